@@ -1,0 +1,44 @@
+package identity
+
+import (
+	"crypto/hkdf"
+	"crypto/rand"
+	"crypto/sha256"
+	"log/slog"
+)
+
+// Secret is 32 secret bytes: a seed, a network key, a pre-shared key. It never prints itself.
+type Secret [32]byte
+
+// NewSecret draws a secret from the system's random source, which never fails (crypto/rand).
+func NewSecret() Secret {
+	var s Secret
+	rand.Read(s[:])
+	return s
+}
+
+// IsZero reports whether s is unset.
+func (s Secret) IsZero() bool { return s == Secret{} }
+
+// String hides the bytes.
+func (Secret) String() string { return "[secret]" }
+
+// GoString hides the bytes in %#v.
+func (Secret) GoString() string { return "[secret]" }
+
+// LogValue hides the bytes in logs.
+func (Secret) LogValue() slog.Value { return slog.StringValue("[secret]") }
+
+// Derive is HKDF-SHA256 (RFC 5869) of secret with the network's id as salt and info = purpose ‖ 0x00 ‖ fields.
+// The fields of one purpose always have the same lengths, so that no two calls share an info by chance.
+func Derive(secret []byte, network NetworkID, purpose string, fields ...[]byte) Secret {
+	info := append([]byte(purpose), 0)
+	for _, f := range fields {
+		info = append(info, f...)
+	}
+	out, err := hkdf.Key(sha256.New, secret, network[:], string(info), len(Secret{}))
+	if err != nil {
+		panic("identity: hkdf: " + err.Error()) // only a key longer than 255 hashes fails
+	}
+	return Secret(out)
+}
