@@ -1,0 +1,308 @@
+package magicsock
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/meshnet/meshnet/identity"
+	"github.com/meshnet/meshnet/magicsock/disco"
+	"github.com/meshnet/meshnet/magicsock/udp"
+)
+
+// A cold pair, A wants to send to B:
+//
+//	A                                   B
+//	packets wait: contact(B)
+//	ping, flag wants          ───────▶  (a ping only makes B ask)
+//	                          ◀───────  pong, and B's own ping
+//	pong                      ───────▶  Event Contact: B installs A's WireGuard peer
+//	Event Contact: A installs B
+//	                          ◀───────  ping, flag ready (setReady)
+//	ping                      ───────▶
+//	                          ◀───────  pong, flag ready
+//	Event Contact, Initiate: handshake initiation
+//
+// If ready does not come within readyWait, A initiates all the same; the tunnel repeats initiations. When both want,
+// the lower PeerID initiates.
+
+const (
+	// readyWait is how long the initiator waits for the other side to say that its device knows us.
+	readyWait = 200 * time.Millisecond
+	// wishEvery bounds how often a peer's wish makes us install it.
+	wishEvery = 5 * time.Second
+	// clockSlack is how far a ping's time may be from what its sender's clock should say.
+	clockSlack = 2 * time.Minute
+	// askAfter is the age of the last pong at which a ping from that path is answered with one of our own.
+	askAfter = 10 * time.Second
+)
+
+// contact looks for a peer that packets wait for.
+func (c *core) contact(now time.Time, id identity.PeerID) {
+	p := c.peers[id]
+	if p == nil || !p.known {
+		return
+	}
+	p.seek(now)
+	if p.told && now.Sub(p.contactAt) > time.Second {
+		p.contactAt, p.told = time.Time{}, false
+	}
+	c.probeAll(now, p)
+	c.schedule(now, p)
+}
+
+// setReady notes that our device knows the peer and tells it, so that it can initiate.
+func (c *core) setReady(now time.Time, id identity.PeerID, ready bool) {
+	p := c.peers[id]
+	if p == nil {
+		return
+	}
+	changed := p.ready != ready
+	p.ready = ready
+	if changed && ready && p.best != nil && p.known && now.Sub(p.theyWant) < seekFor {
+		c.ping(now, p, p.best)
+		c.schedule(now, p)
+	}
+}
+
+// probeAll pings every path that its limits allow.
+func (c *core) probeAll(now time.Time, p *peer) {
+	for _, path := range p.paths {
+		c.probe(now, p, path)
+	}
+}
+
+// probe pings one path unless it was pinged a moment ago, or does not answer and its backoff runs.
+func (c *core) probe(now time.Time, p *peer, path *path) {
+	if path.relay && !c.hasLeg || now.Before(path.next) && !path.confirmed() {
+		return
+	}
+	if path.confirmed() && now.Sub(path.lastPing) < 200*time.Millisecond {
+		return
+	}
+	if !path.confirmed() && !path.relay && !c.probes.Take(now, path.addr.Addr()) {
+		c.count.probeLimited.Add(1)
+		return
+	}
+	c.ping(now, p, path)
+}
+
+// ping sends a ping on a path.
+func (c *core) ping(now time.Time, p *peer, path *path) {
+	if len(p.pings) >= 4*maxPaths {
+		return
+	}
+	m := c.message(now, p, disco.TypePing, disco.NewTxID())
+	if !c.seal(now, p, path.addr, path.local, path.relay, m) {
+		return
+	}
+	p.pings[m.TxID] = sentPing{path, now}
+	path.pinged(now, c.rand.Float64())
+	c.count.pingsSent.Add(1)
+}
+
+// message fills in what every message says.
+func (c *core) message(now time.Time, p *peer, t disco.Type, id disco.TxID) *disco.Message {
+	m := &disco.Message{Type: t, TxID: id, Boot: c.boot, Time: now.Add(c.skew)}
+	if p.wanted(now) {
+		m.Flags |= disco.FlagWants
+	}
+	if p.ready {
+		m.Flags |= disco.FlagReady
+	}
+	if p.ep.unanswered.Load() >= 3 {
+		m.Flags |= disco.FlagUnanswered
+	}
+	return m
+}
+
+// seal encrypts a message under the newest network key and queues it.
+func (c *core) seal(now time.Time, p *peer, to netip.AddrPort, src udp.Source, relay bool, m *disco.Message) bool {
+	keys := c.pairKeys(p)
+	if len(keys) == 0 {
+		return false
+	}
+	m.KID = keys[0].kid
+	copy(m.PSK[:], m.KID[:])
+	s := send{to: to, src: src, pkt: keys[0].seal.Seal(c.ownTag(now, keys[0].secret), m)}
+	if relay {
+		s.relay = p.ep
+	}
+	c.sends = append(c.sends, s)
+	return true
+}
+
+// handleContact takes a contact packet. It reports whether it was one that could be opened.
+func (c *core) handleContact(now time.Time, from arrival, pkt []byte) bool {
+	tag, err := disco.PacketTag(pkt)
+	if err != nil {
+		c.count.malformed.Add(1)
+		return false
+	}
+	for _, candidate := range c.tags.lookup(now, c, tag) {
+		m, err := candidate.keys.open.Open(pkt)
+		if err != nil {
+			continue
+		}
+		if m.Type == disco.TypePing {
+			c.handlePing(now, candidate.peer, from, m)
+		} else {
+			c.handlePong(now, candidate.peer, from, m)
+		}
+		c.schedule(now, candidate.peer)
+		return true
+	}
+	c.count.unknownTag.Add(1)
+	return false
+}
+
+// arrival is where a packet came from.
+type arrival struct {
+	addr  netip.AddrPort
+	local udp.Source
+	relay bool
+}
+
+func (c *core) handlePing(now time.Time, p *peer, from arrival, m *disco.Message) {
+	if !p.seen.fresh(m.TxID) {
+		c.count.replayed.Add(1)
+		return
+	}
+	if !from.relay && !c.pongs.Take(now, from.addr.Addr()) {
+		c.count.pongLimited.Add(1)
+		return
+	}
+	reply := c.message(now, p, disco.TypePong, m.TxID)
+	reply.Observed, reply.Padding = from.addr, m.Padding
+	c.seal(now, p, from.addr, from.local, from.relay, reply)
+	path := p.addPath(from.addr)
+	if path == nil {
+		return
+	}
+	fresh := p.clockKnown && m.Boot == p.boot && m.Time.Sub(now.Add(p.clock)).Abs() < clockSlack
+	wants := m.Flags&disco.FlagWants != 0
+	if wants && fresh {
+		p.theyWant = now
+		c.tellWish(now, p)
+	}
+	ask := !fresh || !path.confirmed() || now.Sub(path.lastPong) > askAfter || wants ||
+		p.wanted(now) && m.Flags&disco.FlagReady != 0
+	if ask && now.Sub(path.lastPing) >= minAsk {
+		path.local = from.local
+		c.ping(now, p, path)
+	}
+}
+
+// minAsk is the least time between two pings that pings provoke on one path.
+const minAsk = 20 * time.Millisecond
+
+func (c *core) handlePong(now time.Time, p *peer, from arrival, m *disco.Message) {
+	ping, ok := p.pings[m.TxID]
+	if !ok || ping.path.addr != from.addr || ping.path.relay != from.relay {
+		c.count.strayPong.Add(1)
+		return
+	}
+	delete(p.pings, m.TxID)
+	c.count.pongsReceived.Add(1)
+	path, rtt := ping.path, now.Sub(ping.at)
+	path.ponged(now, rtt, from.local)
+	p.heard = now
+	p.clock, p.clockKnown = m.Time.Add(rtt/2).Sub(now), true
+	c.tell(Event{Type: EventClock, Peer: p.id, Clock: p.clock})
+	if !from.relay {
+		if c.byAddr[from.addr] != p {
+			c.byAddr[from.addr], c.addrDirty = p, true
+		}
+		c.tell(Event{Type: EventObserved, Peer: p.id, Observed: m.Observed})
+	}
+	if path == p.best && !p.doubt.IsZero() {
+		p.doubt = time.Time{}
+	}
+	c.choose(now, p, "answered fastest")
+	if path == p.best {
+		p.ep.trusted.Store(now.UnixNano())
+		p.publish(nil)
+	}
+	c.release(now, p, from)
+	c.handleBoot(now, p, m)
+	c.handleFlags(now, p, m)
+}
+
+// handleBoot compares the boot id of a pong with the last one.
+func (c *core) handleBoot(now time.Time, p *peer, m *disco.Message) {
+	if p.bootKnown && p.boot != m.Boot {
+		p.lastTold = now
+		c.tell(Event{Type: EventRestarted, Peer: p.id})
+	}
+	p.boot, p.bootKnown = m.Boot, true
+}
+
+// handleFlags acts on what a pong to our own ping says.
+func (c *core) handleFlags(now time.Time, p *peer, m *disco.Message) {
+	if m.Flags&disco.FlagUnanswered != 0 && now.Sub(p.lastReset) > wishEvery {
+		p.lastReset = now
+		c.tell(Event{Type: EventUnanswered, Peer: p.id})
+	}
+	if m.Flags&disco.FlagWants != 0 {
+		p.theyWant = now
+		c.tellWish(now, p)
+	}
+	if !p.wanted(now) {
+		return
+	}
+	if p.contactAt.IsZero() {
+		p.contactAt = now
+		if !p.told {
+			c.tell(Event{Type: EventContact, Peer: p.id})
+		}
+	}
+	if m.Flags&disco.FlagReady != 0 {
+		c.tellInitiate(now, p)
+	}
+}
+
+// tellWish has the peer installed because it asked, at most once in wishEvery.
+func (c *core) tellWish(now time.Time, p *peer) {
+	if !p.lastTold.IsZero() && now.Sub(p.lastTold) < wishEvery {
+		return
+	}
+	p.lastTold = now
+	c.tell(Event{Type: EventContact, Peer: p.id})
+}
+
+// tellInitiate has the handshake begun, once per contact, unless the other side wants to and goes first.
+func (c *core) tellInitiate(now time.Time, p *peer) {
+	if p.told {
+		return
+	}
+	p.told = true
+	theyGoFirst := now.Sub(p.theyWant) < time.Second && p.id.Compare(c.self.ID()) < 0
+	c.tell(Event{Type: EventContact, Peer: p.id, Initiate: !theyGoFirst})
+}
+
+// checkContact goes on looking for a wanted peer, and begins without its ready after readyWait.
+func (c *core) checkContact(now time.Time, p *peer) {
+	if !p.wanted(now) {
+		return
+	}
+	if p.best == nil || !p.best.confirmed() {
+		c.probeAll(now, p)
+	}
+	if !p.contactAt.IsZero() && !p.told && now.Sub(p.contactAt) >= readyWait {
+		c.tellInitiate(now, p)
+	}
+}
+
+// verify is called while data is sent on a path that nothing has vouched for lately.
+func (c *core) verify(now time.Time, p *peer) {
+	if p.best == nil {
+		return
+	}
+	if p.known && now.Sub(p.best.lastPing) >= 100*time.Millisecond && p.doubt.IsZero() {
+		c.ping(now, p, p.best)
+	}
+	if now.Sub(p.lastUpgrade) >= upgradeEvery && p.best.rtt > goodEnough {
+		p.lastUpgrade = now
+		c.probeAll(now, p)
+	}
+	c.schedule(now, p)
+}

@@ -1,0 +1,79 @@
+package magicsock
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/meshnet/meshnet/identity"
+)
+
+// EventType says what happened.
+type EventType int
+
+// The events of a Conn.
+const (
+	// EventContact: ping and pong with Peer work and one side wants a session. The WireGuard peer is to be
+	// installed; Initiate says whether this side begins the handshake.
+	EventContact EventType = iota + 1
+	// EventRestarted: Peer runs under a new boot id, so it lost our session.
+	EventRestarted
+	// EventUnanswered: Peer says that its initiations go unanswered. Its WireGuard state here is to be made anew.
+	EventUnanswered
+	// EventObserved: Peer saw our packets come from Observed.
+	EventObserved
+	// EventPathChanged: data to Peer goes by Path now.
+	EventPathChanged
+	// EventClock: the clock of Peer is Clock ahead of ours.
+	EventClock
+)
+
+// Event is something that the node should know. Fields beyond Type and Peer are set as the type says.
+type Event struct {
+	Type      EventType
+	Peer      identity.PeerID
+	Initiate  bool
+	Observed  netip.AddrPort
+	Path, Old PathInfo
+	Reason    string
+	Clock     time.Duration
+}
+
+// PathKind is how a peer is reached.
+type PathKind string
+
+// The kinds of paths.
+const (
+	PathDirect PathKind = "direct"
+	PathRelay  PathKind = "relay"
+	PathNone   PathKind = "none"
+)
+
+// PathInfo describes a path.
+type PathInfo struct {
+	Kind     PathKind
+	Addr     netip.AddrPort // zero unless direct
+	RTT      time.Duration  // 0: not measured
+	Since    time.Time      // when it became the path
+	LastPong time.Time      // zero: never
+}
+
+func pathInfo(p *path) PathInfo {
+	switch {
+	case p == nil:
+		return PathInfo{Kind: PathNone}
+	case p.relay:
+		return PathInfo{Kind: PathRelay, RTT: p.rtt, Since: p.since, LastPong: p.lastPong}
+	}
+	return PathInfo{Kind: PathDirect, Addr: p.addr, RTT: p.rtt, Since: p.since, LastPong: p.lastPong}
+}
+
+// PeerInfo is a snapshot of what is known of reaching one peer.
+type PeerInfo struct {
+	Path       PathInfo
+	Reason     string    // why the path is what it is
+	Heard      time.Time // last pong, by any path
+	Seeking    bool      // packets wait for it
+	Candidates []PathInfo
+	RxBytes    uint64 // WireGuard datagrams, with their headers
+	TxBytes    uint64
+}

@@ -1,0 +1,116 @@
+package magicsock
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/meshnet/meshnet/magicsock/disco"
+	"github.com/meshnet/meshnet/magicsock/udp"
+)
+
+const (
+	// maxPaths is how many candidate paths of one peer are kept.
+	maxPaths = 64
+	// quickTries pings go to an address that nobody confirmed before its backoff begins.
+	quickTries = 3
+	// maxProbeBackoff is the longest wait between pings to an address that does not answer.
+	maxProbeBackoff = 60 * time.Second
+	// keepSeen is how long a path that nobody names any more is kept after its last pong.
+	keepSeen = 5 * time.Minute
+	// pingTimeout is when an unanswered ping is forgotten.
+	pingTimeout = 5 * time.Second
+)
+
+// path is one way to a peer: an underlay address, or the relay leg. Owned by core.
+type path struct {
+	addr  netip.AddrPort // zero for the relay leg
+	relay bool
+	named bool       // the peer's reach or the address book lists it
+	vouch bool       // reached by Intro and Welcome, or the last good one: may carry data before its first pong
+	local udp.Source // where the last pong arrived: packets leave from there
+
+	rtt      time.Duration // smoothed; 0 until the first pong
+	lastPong time.Time     // zero: nobody ever confirmed it
+	lastPing time.Time
+	tries    int       // pings since the last pong
+	next     time.Time // not before then, while it does not answer
+	since    time.Time // became the best path
+}
+
+// confirmed reports whether a pong came by this path that nothing has contradicted since.
+func (p *path) confirmed() bool { return !p.lastPong.IsZero() && p.tries < quickTries }
+
+// backoff is the wait after the given number of unanswered pings: 0.25, 0.5, 1, 2 … 60 s.
+func backoff(tries int) time.Duration {
+	if tries > 8 {
+		return maxProbeBackoff
+	}
+	return min(250*time.Millisecond<<(tries-1), maxProbeBackoff)
+}
+
+// pinged notes that a ping left on the path.
+func (p *path) pinged(now time.Time, jitter float64) {
+	p.lastPing = now
+	p.tries++
+	wait := backoff(p.tries)
+	p.next = now.Add(wait + time.Duration(float64(wait)*jitter/5))
+}
+
+// ponged notes that a pong to our own ping came back after rtt.
+func (p *path) ponged(now time.Time, rtt time.Duration, local udp.Source) {
+	if p.rtt == 0 {
+		p.rtt = rtt
+	} else {
+		p.rtt += (rtt - p.rtt) / 8
+	}
+	p.lastPong, p.tries, p.local, p.vouch = now, 0, local, false
+}
+
+// cost orders paths: latency, with small bonuses for addresses that are better at the same latency.
+func (p *path) cost() time.Duration {
+	cost := float64(p.rtt)
+	ip := p.addr.Addr()
+	switch {
+	case p.relay:
+		return p.rtt + time.Hour // any direct path is better
+	case ip.IsLoopback():
+		cost *= 0.5
+	case ip.IsLinkLocalUnicast():
+		cost *= 0.7
+	case ip.IsPrivate():
+		cost *= 0.8
+	}
+	if ip.Is6() {
+		cost *= 0.9
+	}
+	return time.Duration(cost)
+}
+
+// doubtAfter is how long a pong on the path may take before the path is in doubt.
+func (p *path) doubtAfter() time.Duration {
+	return max(150*time.Millisecond, 2*p.rtt+50*time.Millisecond)
+}
+
+// sentPing is a ping whose pong is awaited.
+type sentPing struct {
+	path *path
+	at   time.Time
+}
+
+// txMemory remembers the last pings of a peer, so that a repeated one is not answered. Fixed size.
+type txMemory struct {
+	ids  [64]disco.TxID
+	next int
+}
+
+// fresh reports whether id is new, and remembers it.
+func (m *txMemory) fresh(id disco.TxID) bool {
+	for i := range m.ids {
+		if m.ids[i] == id {
+			return false
+		}
+	}
+	m.ids[m.next] = id
+	m.next = (m.next + 1) % len(m.ids)
+	return true
+}
