@@ -1,0 +1,15 @@
+//go:build !linux
+
+package netlab
+
+import "testing"
+
+// Lab is a test world; there is none on this system.
+type Lab struct{}
+
+// New skips the test, or fails it where it has to run: see Need.
+func New(t testing.TB) *Lab {
+	t.Helper()
+	Need(t, false, "netlab needs Linux")
+	return nil
+}
