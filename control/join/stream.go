@@ -1,0 +1,280 @@
+package join
+
+import (
+	"crypto/mlkem"
+	"errors"
+	"fmt"
+
+	"github.com/meshnet/meshnet/control/ledger"
+	"github.com/meshnet/meshnet/control/wire"
+	"github.com/meshnet/meshnet/identity"
+	"github.com/meshnet/meshnet/internal/dcbor"
+)
+
+// Types of the messages of a join stream.
+const (
+	typeHello   wire.Type = 32
+	typeProof   wire.Type = 33
+	typeConfirm wire.Type = 34
+	typeAccept  wire.Type = 35
+	typeRefuse  wire.Type = 36
+)
+
+// maxKeys bounds the generations of K that are handed over.
+const maxKeys = 1024
+
+// Errors of a join stream.
+var (
+	ErrProtocol  = errors.New("join stream out of order")
+	ErrImpostor  = errors.New("the answerer's proof of membership does not hold")
+	ErrWrongKeys = errors.New("the network keys do not match the genesis")
+)
+
+// RefusedError is the other side's refusal.
+type RefusedError struct {
+	Word Word
+	Text string
+}
+
+// Error names the word and what was said.
+func (e *RefusedError) Error() string { return fmt.Sprintf("refused: %s: %s", e.Word, e.Text) }
+
+type helloMessage struct {
+	Network identity.NetworkID `cbor:"0,keyasint"`
+	Admit   []byte             `cbor:"1,keyasint"`
+	Invite  []byte             `cbor:"2,keyasint"`
+	Grants  [][]byte           `cbor:"3,keyasint,omitempty"`
+	KEM     []byte             `cbor:"4,keyasint"` // ML-KEM-768 encapsulation key (FIPS 203)
+}
+
+type proofMessage struct {
+	Genesis []byte `cbor:"0,keyasint"`
+	Proof   []byte `cbor:"1,keyasint"`
+}
+
+type confirmMessage struct {
+	Genesis identity.NetworkID `cbor:"0,keyasint"`
+}
+
+type acceptMessage struct {
+	Acceptance []byte `cbor:"0,keyasint"`
+	KEM        []byte `cbor:"1,keyasint"` // ciphertext
+	Sealed     []byte `cbor:"2,keyasint"` // handover under the shared key
+}
+
+// handover is what a member gets once it is one.
+type handover struct {
+	Keys     []identity.Secret `cbor:"0,keyasint"` // generations of K, newest first
+	RelayKey identity.Secret   `cbor:"1,keyasint"`
+}
+
+type refuseMessage struct {
+	Word Word   `cbor:"0,keyasint"`
+	Text string `cbor:"1,keyasint"`
+}
+
+func handoverKey(shared []byte, network identity.NetworkID, admit identity.Hash) identity.Secret {
+	return identity.Derive(shared, network, "meshnet/join-k/v1", admit[:])
+}
+
+// Entering is what a joiner proves.
+type Entering struct {
+	Network  identity.NetworkID
+	Admit    *ledger.Admit
+	Invite   ledger.Signed
+	Grants   []ledger.Signed
+	Answerer identity.PeerID // who the stream leads to, as WireGuard authenticated it
+}
+
+// Entry is what a joiner gets.
+type Entry struct {
+	Genesis    *ledger.Genesis
+	Acceptance ledger.Signed
+	Keys       []identity.Secret
+	RelayKey   identity.Secret
+}
+
+// Enter runs the joiner's side of a join stream, behind the prefaces. Nothing of what came is used elsewhere before
+// the answerer's proof held and its acceptance names our admit.
+func Enter(c *wire.Conn, in Entering) (*Entry, error) {
+	kem, err := mlkem.GenerateKey768()
+	if err != nil {
+		return nil, fmt.Errorf("make key: %w", err)
+	}
+	hello := helloMessage{
+		Network: in.Network, Admit: in.Admit.Raw, Invite: in.Invite.Marshal(),
+		KEM: kem.EncapsulationKey().Bytes(),
+	}
+	for _, g := range in.Grants {
+		hello.Grants = append(hello.Grants, g.Marshal())
+	}
+	if err := c.WriteMessage(typeHello, &hello); err != nil {
+		return nil, err
+	}
+	var proof proofMessage
+	if err := expect(c, typeProof, &proof); err != nil {
+		return nil, err
+	}
+	genesis, err := checkProof(in, proof)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.WriteMessage(typeConfirm, &confirmMessage{Genesis: genesis.ID}); err != nil {
+		return nil, err
+	}
+	var accept acceptMessage
+	if err := expect(c, typeAccept, &accept); err != nil {
+		return nil, err
+	}
+	return finish(in, genesis, kem, accept)
+}
+
+func checkProof(in Entering, m proofMessage) (*ledger.Genesis, error) {
+	signed, err := ledger.ParseSigned(m.Genesis)
+	if err != nil {
+		return nil, err
+	}
+	genesis, err := ledger.ParseGenesis(signed)
+	if err != nil {
+		return nil, err
+	}
+	if genesis.ID != in.Network {
+		return nil, ErrImpostor
+	}
+	if _, err := ledger.VerifyProof(genesis, m.Proof, in.Answerer); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrImpostor, err)
+	}
+	return genesis, nil
+}
+
+func finish(in Entering, g *ledger.Genesis, kem *mlkem.DecapsulationKey768, m acceptMessage) (*Entry, error) {
+	signed, err := ledger.ParseSigned(m.Acceptance)
+	if err != nil {
+		return nil, err
+	}
+	acceptance, err := ledger.ParseAcceptance(signed, in.Network)
+	if err != nil {
+		return nil, err
+	}
+	if acceptance.Admit != in.Admit.ID || acceptance.Acceptor != in.Answerer {
+		return nil, ErrProtocol
+	}
+	shared, err := kem.Decapsulate(m.KEM)
+	if err != nil {
+		return nil, ErrMalformed
+	}
+	plain, err := aead(handoverKey(shared, in.Network, in.Admit.ID)).Open(nil, zeroNonce[:], m.Sealed, nil)
+	if err != nil {
+		return nil, ErrSeal
+	}
+	var h handover
+	if err := dcbor.Unmarshal(plain, &h); err != nil || len(h.Keys) == 0 || len(h.Keys) > maxKeys {
+		return nil, ErrMalformed
+	}
+	if ledger.Commit(h.Keys[len(h.Keys)-1]) != g.Commit {
+		return nil, ErrWrongKeys
+	}
+	return &Entry{Genesis: g, Acceptance: signed, Keys: h.Keys, RelayKey: h.RelayKey}, nil
+}
+
+// Letting is what a member needs to let somebody in.
+type Letting struct {
+	Genesis ledger.Signed
+	Network identity.NetworkID
+	Joiner  identity.PeerID // who the stream leads to, as WireGuard authenticated it
+	Proof   ledger.Proof    // of this node
+	// Accept adds the invite and grants to the ledger, accepts the admit and returns the acceptance with the keys to
+	// hand over. It returns a *RefusedError for a refusal.
+	Accept func(admit *ledger.Admit, invite ledger.Signed, grants []ledger.Signed) (
+		acceptance ledger.Signed, keys []identity.Secret, relayKey identity.Secret, err error)
+}
+
+// Let runs the answerer's side of a join stream, behind the prefaces. It returns the admit that was accepted.
+func Let(c *wire.Conn, in Letting) (*ledger.Admit, error) {
+	var hello helloMessage
+	if err := expect(c, typeHello, &hello); err != nil {
+		return nil, err
+	}
+	if hello.Network != in.Network {
+		return nil, ledger.ErrForeignNetwork
+	}
+	admit, invite, grants, err := parseHello(in, hello)
+	if err != nil {
+		return nil, err
+	}
+	kem, err := mlkem.NewEncapsulationKey768(hello.KEM)
+	if err != nil {
+		return nil, ErrMalformed
+	}
+	proof := proofMessage{Genesis: in.Genesis.Marshal(), Proof: in.Proof}
+	if err := c.WriteMessage(typeProof, &proof); err != nil {
+		return nil, err
+	}
+	var confirm confirmMessage
+	if err := expect(c, typeConfirm, &confirm); err != nil {
+		return nil, err
+	}
+	if confirm.Genesis != in.Network {
+		return nil, ErrProtocol
+	}
+	acceptance, keys, relayKey, err := in.Accept(admit, invite, grants)
+	if err != nil {
+		if refused, ok := errors.AsType[*RefusedError](err); ok {
+			_ = c.WriteMessage(typeRefuse, &refuseMessage{refused.Word, refused.Text}) // the stream ends either way
+		}
+		return nil, err
+	}
+	shared, ciphertext := kem.Encapsulate()
+	plain := dcbor.Marshal(&handover{Keys: keys, RelayKey: relayKey})
+	sealed := aead(handoverKey(shared, in.Network, admit.ID)).Seal(nil, zeroNonce[:], plain, nil)
+	accept := acceptMessage{Acceptance: acceptance.Marshal(), KEM: ciphertext, Sealed: sealed}
+	return admit, c.WriteMessage(typeAccept, &accept)
+}
+
+func parseHello(in Letting, m helloMessage) (*ledger.Admit, ledger.Signed, []ledger.Signed, error) {
+	admit, err := ledger.ParseAdmit(m.Admit, in.Network)
+	if err != nil {
+		return nil, ledger.Signed{}, nil, err
+	}
+	if admit.Node != in.Joiner {
+		return nil, ledger.Signed{}, nil, ErrProtocol
+	}
+	invite, err := ledger.ParseSigned(m.Invite)
+	if err != nil {
+		return nil, ledger.Signed{}, nil, err
+	}
+	if len(m.Grants) > 64 {
+		return nil, ledger.Signed{}, nil, ErrMalformed
+	}
+	var grants []ledger.Signed
+	for _, raw := range m.Grants {
+		g, err := ledger.ParseSigned(raw)
+		if err != nil {
+			return nil, ledger.Signed{}, nil, err
+		}
+		grants = append(grants, g)
+	}
+	return admit, invite, grants, nil
+}
+
+// expect reads the one message that may come now, or the refusal that may come instead.
+func expect(c *wire.Conn, want wire.Type, v any) error {
+	t, body, err := c.ReadMessage()
+	if err != nil {
+		return err
+	}
+	if t == typeRefuse {
+		var r refuseMessage
+		if err := dcbor.Unmarshal(body, &r); err != nil || !r.Word.known() || len(r.Text) > 256 {
+			return ErrMalformed
+		}
+		return &RefusedError{r.Word, r.Text}
+	}
+	if t != want {
+		return ErrProtocol
+	}
+	if err := dcbor.Unmarshal(body, v); err != nil {
+		return ErrMalformed
+	}
+	return nil
+}
