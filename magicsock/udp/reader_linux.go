@@ -1,0 +1,159 @@
+package udp
+
+import (
+	"net/netip"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	readMessages = 16      // 1 MiB of buffers: a full batch of trains still fits a second-level cache
+	readBuffer   = 1 << 16 // the largest train
+)
+
+// reader receives batches of trains and hands out their datagrams. Owned by the goroutine that reads.
+type reader struct {
+	socket *Socket
+	recv   func(fd uintptr) bool // made once: a closure a call would allocate
+	errno  unix.Errno
+
+	msgs    [readMessages]message
+	iovs    [readMessages]unix.Iovec
+	names   [readMessages]unix.RawSockaddrInet6
+	control [readMessages]controlBuffer
+	buffers []byte
+
+	next, filled int    // messages handed out so far, received
+	train        []byte // what is left of the current one
+	segment      int
+	from         netip.AddrPort
+	local        netip.Addr
+	ifIndex      int
+
+	overflow uint32 // the kernel's own total, which wraps
+}
+
+func newReader(s *Socket) *reader {
+	r := &reader{socket: s, buffers: make([]byte, readMessages*readBuffer)}
+	for i := range r.msgs {
+		r.iovs[i].Base = &r.buffers[i*readBuffer]
+		r.iovs[i].SetLen(readBuffer)
+		h := &r.msgs[i].hdr
+		h.Name = (*byte)(pointer(&r.names[i]))
+		h.Iov = &r.iovs[i]
+		h.SetIovlen(1)
+		h.Control = (*byte)(pointer(&r.control[i]))
+		r.rearm(i)
+	}
+	r.recv = r.receive
+	return r
+}
+
+// rearm restores the lengths that the kernel overwrote.
+func (r *reader) rearm(i int) {
+	h := &r.msgs[i].hdr
+	h.Namelen = unix.SizeofSockaddrInet6
+	h.SetControllen(len(r.control[i].bytes()))
+	h.Flags = 0
+}
+
+func (r *reader) read(bufs [][]byte, metas []Meta) (int, error) {
+	want := min(len(bufs), len(metas))
+	if want == 0 {
+		return 0, nil
+	}
+	for {
+		if n := r.deliver(bufs[:want], metas); n > 0 {
+			return n, nil
+		}
+		if err := r.fill(); err != nil {
+			return 0, err
+		}
+	}
+}
+
+// deliver copies datagrams that were received already.
+func (r *reader) deliver(bufs [][]byte, metas []Meta) (n int) {
+	for n < len(bufs) {
+		if len(r.train) == 0 && !r.advance() {
+			return n
+		}
+		size := min(r.segment, len(r.train))
+		datagram := r.train[:size]
+		r.train = r.train[size:]
+		if size > len(bufs[n]) {
+			r.socket.rxTooLong.Add(1)
+			continue
+		}
+		metas[n] = Meta{Size: copy(bufs[n], datagram), From: r.from, Local: r.local, IfIndex: r.ifIndex}
+		n++
+	}
+	return n
+}
+
+// advance takes up the next received message that holds something.
+func (r *reader) advance() bool {
+	for r.next < r.filled {
+		i := r.next
+		r.next++
+		m := &r.msgs[i]
+		if m.hdr.Flags&unix.MSG_TRUNC != 0 {
+			r.socket.rxTooLong.Add(1)
+			continue
+		}
+		a := parseControl(r.control[i].bytes()[:m.hdr.Controllen])
+		if a.dropped {
+			r.socket.rxOverflow.Add(uint64(a.overflow - r.overflow))
+			r.overflow = a.overflow
+		}
+		if m.n == 0 {
+			r.socket.rxEmpty.Add(1)
+			continue
+		}
+		r.train = r.buffers[i*readBuffer:][:m.n]
+		r.segment = a.segment
+		if r.segment <= 0 {
+			r.segment = len(r.train)
+		}
+		r.from, r.local, r.ifIndex = r.socket.addr(&r.names[i]), a.local, int(a.ifIndex)
+		return true
+	}
+	return false
+}
+
+// fill blocks for the next batch.
+func (r *reader) fill() error {
+	for i := range r.filled {
+		r.rearm(i)
+	}
+	r.next, r.filled = 0, 0
+	if err := r.socket.raw.Read(r.recv); err != nil {
+		return plainError(err)
+	}
+	if r.errno != 0 {
+		return os.NewSyscallError("recvmmsg", r.errno)
+	}
+	return nil
+}
+
+// receive is tried whenever the socket may be readable; false waits on.
+func (r *reader) receive(fd uintptr) bool {
+	for {
+		n, errno := transfer(unix.SYS_RECVMMSG, fd, r.msgs[:])
+		switch errno {
+		case 0:
+			r.filled, r.errno = n, 0
+			return true
+		case unix.EAGAIN:
+			return false
+		case unix.EINTR, unix.ECONNREFUSED, unix.ECONNRESET, unix.EHOSTUNREACH, unix.EHOSTDOWN, unix.ENETUNREACH,
+			unix.ENETDOWN, unix.ENETRESET, unix.EMSGSIZE, unix.EPROTO, unix.ENOPROTOOPT, unix.EACCES, unix.EPERM,
+			unix.EOPNOTSUPP, unix.ETIMEDOUT:
+			// An ICMP message about something sent; the kernel tells each once.
+		default:
+			r.errno = errno
+			return true
+		}
+	}
+}

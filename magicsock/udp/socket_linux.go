@@ -1,0 +1,103 @@
+package udp
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+// Socket is one bound UDP socket. One goroutine may Read; any number may call everything else.
+type Socket struct {
+	conn  *net.UDPConn
+	raw   syscall.RawConn
+	v6    bool
+	port  uint16
+	gro   bool
+	gso   atomic.Bool // cleared for ever when the kernel refuses a train
+	df    atomic.Bool
+	zones zones
+	counters
+	reader  *reader
+	senders chan *sender // idle ones; a writer that finds none makes one
+}
+
+// idleSenders bounds the memory kept for writers: a sender is about 15 KiB.
+const idleSenders = 8
+
+// Listen opens a socket. The port is shared with nobody, and a udp6 socket takes IPv6 only.
+func Listen(c Config) (*Socket, error) {
+	s := &Socket{v6: c.Network == "udp6", senders: make(chan *sender, idleSenders)}
+	conn, err := bind(c, s.control(c.Mark))
+	if err != nil {
+		return nil, err
+	}
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("listen %s: %w", c.Network, err)
+	}
+	s.conn, s.raw, s.port = conn, raw, localPort(conn)
+	s.reader = newReader(s)
+	return s, nil
+}
+
+// control sets the options between socket and bind.
+func (s *Socket) control(mark uint32) func(string, string, syscall.RawConn) error {
+	return func(_, _ string, raw syscall.RawConn) error {
+		var failed error
+		err := raw.Control(func(fd uintptr) { failed = s.configure(int(fd), mark) })
+		if err != nil {
+			return err
+		}
+		return failed
+	}
+}
+
+// Read blocks until a datagram is there, fills bufs in order of arrival and describes bufs[i] in metas[i]; it returns
+// how many, at least 1 when err is nil. What has no place in bufs is returned by the next call; a datagram larger
+// than its buffer is dropped and counted. After Close it returns net.ErrClosed, past the read deadline
+// os.ErrDeadlineExceeded. One call at a time.
+func (s *Socket) Read(bufs [][]byte, metas []Meta) (int, error) { return s.reader.read(bufs, metas) }
+
+// Write sends pkts to one address. It takes at most 10 ms; what the send buffer does not take by then is dropped and
+// counted, without an error. A source the host no longer has is replaced by the kernel's choice. pkts are borrowed
+// for the call and not changed.
+//
+// ErrTooLarge tells that some of pkts did not fit and were left out; any other error that the rest of pkts was not
+// sent.
+func (s *Socket) Write(to netip.AddrPort, src Source, pkts [][]byte) error {
+	if len(pkts) == 0 {
+		return nil
+	}
+	var w *sender
+	select {
+	case w = <-s.senders:
+	default:
+		w = newSender(s)
+	}
+	err := w.send(to, src, pkts)
+	select {
+	case s.senders <- w:
+	default: // enough are idle
+	}
+	return err
+}
+
+// Port is the local port.
+func (s *Socket) Port() uint16 { return s.port }
+
+// SetReadDeadline makes Read return os.ErrDeadlineExceeded from t on, a blocked one too; the zero time lifts it.
+func (s *Socket) SetReadDeadline(t time.Time) error { return s.conn.SetReadDeadline(t) }
+
+// Close ends the socket and a blocked Read.
+func (s *Socket) Close() error { return s.conn.Close() }
+
+// Counters returns the totals.
+func (s *Socket) Counters() Counters {
+	c := s.snapshot()
+	c.GSO, c.GRO = s.gso.Load(), s.gro
+	return c
+}
