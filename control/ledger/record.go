@@ -1,0 +1,247 @@
+package ledger
+
+import (
+	"iter"
+	"slices"
+
+	"github.com/meshnet/meshnet/identity"
+)
+
+// Record is an admit or an acceptance as it came. Exactly one of the two is set.
+type Record struct {
+	ID         identity.Hash
+	Admit      []byte
+	Acceptance *Signed
+}
+
+// record is a Record that waits.
+type record struct {
+	admit      *admission
+	acceptance *Acceptance
+}
+
+// admission is an admit with the acceptances that name it.
+type admission struct {
+	*Admit
+	acceptances []*Acceptance
+}
+
+// AddAdmit takes an admit in. It counts as a record once its invite is known and either an admin's keep or an
+// acceptance by somebody who was admitted names it: so nobody without a member's help fills other nodes' disks. Until
+// then it waits. It reports false without an error for one it has already.
+func (l *Ledger) AddAdmit(raw []byte) (added bool, err error) {
+	a, err := ParseAdmit(raw, l.genesis.ID)
+	if err != nil {
+		return false, err
+	}
+	if _, waits := l.open.get(a.ID); waits || l.admissions[a.ID] != nil {
+		return false, nil
+	}
+	if err := l.checkInvite(a); err != nil {
+		return false, err
+	}
+	l.open.add(a.ID, record{admit: &admission{Admit: a}}, len(raw))
+	l.settle(a.ID)
+	return true, nil
+}
+
+// checkInvite verifies the invite's signature if the invite is known.
+func (l *Ledger) checkInvite(a *Admit) error {
+	st := l.byID[a.Invite]
+	if st == nil {
+		return nil
+	}
+	terms, ok := st.Invite()
+	if !ok {
+		return ErrUnknownInvite
+	}
+	return a.VerifyInvite(terms.Key)
+}
+
+// AddAcceptance takes an acceptance in. It waits until its admit, that one's invite, its ledger heads and its
+// acceptor's own admission are known. It reports false without an error for one it has already.
+func (l *Ledger) AddAcceptance(s Signed) (added bool, err error) {
+	if len(s.Body) > maxRecord {
+		return false, ErrTooLarge
+	}
+	id := identity.Sum(identity.PurposeAcceptance, s.Body)
+	if _, waits := l.open.get(id); waits {
+		return false, nil
+	}
+	if _, known := l.recordByID[id]; known {
+		return false, nil
+	}
+	x, err := ParseAcceptance(s, l.genesis.ID)
+	if err != nil {
+		return false, err
+	}
+	l.open.add(id, record{acceptance: x}, len(s.Body))
+	l.settle(id)
+	return true, nil
+}
+
+// settleStatement wakes the records that waited for a statement, and those that a keep names.
+func (l *Ledger) settleStatement(st *Statement) {
+	if k, ok := st.content.(*keeping); ok && l.admin(st.Author) {
+		for _, e := range k.Entries {
+			l.kept[e.Admit] = true
+			l.settle(e.Admit)
+		}
+	}
+	l.settle(l.open.waiters(st.ID)...)
+}
+
+// settle looks again at waiting records, and at all that waited for one that now counts.
+func (l *Ledger) settle(queue ...identity.Hash) {
+	for len(queue) > 0 {
+		id := queue[0]
+		queue = queue[1:]
+		r, ok := l.open.get(id)
+		switch {
+		case !ok:
+		case r.admit != nil:
+			queue = append(queue, l.settleAdmit(r.admit)...)
+		default:
+			queue = append(queue, l.settleAcceptance(r.acceptance)...)
+		}
+	}
+}
+
+// settleAdmit lets an admit count if it can by itself, and returns who is to be looked at next.
+func (l *Ledger) settleAdmit(a *admission) []identity.Hash {
+	if l.byID[a.Invite] == nil {
+		l.open.wait(a.ID, a.Invite)
+		return nil
+	}
+	if l.checkInvite(a.Admit) != nil {
+		l.open.remove(a.ID)
+		return nil
+	}
+	l.open.wait(a.ID, identity.Hash{})
+	if l.kept[a.ID] {
+		return l.count(a)
+	}
+	return l.open.waiters(a.ID)
+}
+
+func (l *Ledger) settleAcceptance(x *Acceptance) []identity.Hash {
+	a := l.admissions[x.Admit]
+	if a == nil {
+		r, ok := l.open.get(x.Admit)
+		if !ok || r.admit == nil {
+			l.open.wait(x.ID, x.Admit)
+			return nil
+		}
+		a = r.admit
+	}
+	if missing, ok := l.missingFor(a, x); !ok {
+		l.open.wait(x.ID, missing)
+		return nil
+	}
+	var next []identity.Hash
+	if l.admissions[x.Admit] == nil {
+		if l.checkInvite(a.Admit) != nil {
+			l.open.remove(a.ID)
+			l.open.remove(x.ID)
+			return nil
+		}
+		next = l.count(a)
+	}
+	l.open.remove(x.ID)
+	a.acceptances = append(a.acceptances, x)
+	l.acceptedBy[x.Acceptor] = append(l.acceptedBy[x.Acceptor], x)
+	l.append(Record{ID: x.ID, Acceptance: &x.Signed})
+	return next
+}
+
+func (l *Ledger) missingFor(a *admission, x *Acceptance) (identity.Hash, bool) {
+	if l.byID[a.Invite] == nil {
+		return a.Invite, false
+	}
+	for _, h := range x.Heads {
+		if l.byID[h] == nil {
+			return h, false
+		}
+	}
+	if !l.nodes[x.Acceptor] {
+		return identity.Hash(x.Acceptor), false
+	}
+	return identity.Hash{}, true
+}
+
+// count makes an admit a record and returns who waited for it or for its node.
+func (l *Ledger) count(a *admission) []identity.Hash {
+	l.open.remove(a.ID)
+	l.admissions[a.ID] = a
+	l.nodes[a.Node] = true
+	l.append(Record{ID: a.ID, Admit: a.Raw})
+	return append(l.open.waiters(a.ID), l.open.waiters(identity.Hash(a.Node))...)
+}
+
+func (l *Ledger) append(r Record) {
+	l.recordByID[r.ID] = len(l.records)
+	l.records = append(l.records, r)
+	l.cache.drop()
+}
+
+// Records are the admits and acceptances behind the first from, in an order in which they can be added again.
+func (l *Ledger) Records(from int) iter.Seq[Record] {
+	records := l.records[min(from, len(l.records)):]
+	return func(yield func(Record) bool) {
+		for _, r := range records {
+			if !yield(r) {
+				return
+			}
+		}
+	}
+}
+
+// Record finds an admit or acceptance by its id.
+func (l *Ledger) Record(id identity.Hash) (Record, bool) {
+	i, ok := l.recordByID[id]
+	if !ok {
+		return Record{}, false
+	}
+	return l.records[i], true
+}
+
+// Admission is an admit and all acceptances of it, by the admit's id.
+func (l *Ledger) Admission(admit identity.Hash) (raw []byte, acceptances []Signed, ok bool) {
+	a := l.admissions[admit]
+	if a == nil {
+		return nil, nil, false
+	}
+	for _, x := range a.acceptances {
+		acceptances = append(acceptances, x.Signed)
+	}
+	return a.Raw, acceptances, true
+}
+
+// AdmissionIDs are the ids of all records, sorted. The result must not be changed.
+func (l *Ledger) AdmissionIDs() []identity.Hash {
+	l.refreshSync()
+	return l.sync.ids
+}
+
+// AdmissionDigest is the same on two nodes exactly when their records are, in whatever order they came.
+func (l *Ledger) AdmissionDigest() identity.Hash {
+	l.refreshSync()
+	return l.sync.digest
+}
+
+func (l *Ledger) refreshSync() {
+	if l.sync.records == len(l.records) && !l.sync.digest.IsZero() {
+		return
+	}
+	ids := make([]identity.Hash, len(l.records))
+	for i, r := range l.records {
+		ids[i] = r.ID
+	}
+	slices.SortFunc(ids, compareHash)
+	all := make([]byte, 0, len(ids)*len(identity.Hash{}))
+	for _, id := range ids {
+		all = append(all, id[:]...)
+	}
+	l.sync.records, l.sync.ids = len(l.records), ids
+	l.sync.digest = identity.Sum("meshnet/admission-digest/v1", all)
+}

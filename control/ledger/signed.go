@@ -1,0 +1,96 @@
+package ledger
+
+import (
+	"bytes"
+	"crypto/ed25519"
+	"errors"
+	"time"
+
+	"github.com/meshnet/meshnet/identity"
+	"github.com/meshnet/meshnet/internal/dcbor"
+)
+
+// Bounds of what is signed, in bytes.
+const (
+	MaxStatement = 4 << 10
+	MaxPolicy    = 64 << 10
+	maxRecord    = 1 << 10 // the body of genesis, an admit, or an acceptance
+	maxHeads     = 8
+	maxTime      = 1 << 53 // also the highest clock: what every JSON reader can hold
+)
+
+// Signed is a body with the signature of its author, both as they came.
+type Signed struct {
+	Body, Sig []byte
+}
+
+// Marshal is the CBOR array [body, signature].
+func (s Signed) Marshal() []byte { return dcbor.Marshal([][]byte{s.Body, s.Sig}) }
+
+// ParseSigned reads what Marshal wrote. It checks the form only, no signature. The result does not alias data.
+func ParseSigned(data []byte) (Signed, error) {
+	parts, err := parseParts(data, 2)
+	if err != nil {
+		return Signed{}, err
+	}
+	return Signed{Body: parts[0], Sig: parts[1]}, nil
+}
+
+// parseParts reads an array of a body and n-1 signatures.
+func parseParts(data []byte, n int) ([][]byte, error) {
+	if len(data) > MaxPolicy+1<<10 {
+		return nil, ErrTooLarge
+	}
+	var parts [][]byte
+	if err := dcbor.Unmarshal(data, &parts); err != nil || len(parts) != n || len(parts[0]) == 0 {
+		return nil, ErrMalformed
+	}
+	for _, sig := range parts[1:] {
+		if len(sig) != ed25519.SignatureSize {
+			return nil, ErrMalformed
+		}
+	}
+	if !bytes.Equal(dcbor.Marshal(parts), data) {
+		return nil, ErrMalformed
+	}
+	return parts, nil
+}
+
+// decode reads a map whose known keys are 0 to last into the struct v points to. Unlike the decoder below it, it takes
+// no value in another form than Marshal writes it (a short byte string for a key, null for nothing). ErrNewer means
+// that all known keys were read and critical ones stand behind them.
+func decode(data []byte, v any, last byte) error {
+	err := dcbor.Unmarshal(data, v)
+	if err != nil && !errors.Is(err, dcbor.ErrUnknownCritical) {
+		return ErrMalformed
+	}
+	if data[0] >= 0xb8 { // more than 23 pairs: the map's head is longer than a byte
+		return ErrMalformed
+	}
+	rest, ok := bytes.CutPrefix(data[1:], dcbor.Marshal(v)[1:])
+	if !ok || len(rest) > 0 && rest[0] <= last {
+		return ErrMalformed
+	}
+	if err != nil {
+		return ErrNewer
+	}
+	return nil
+}
+
+// ascending tells whether hashes are sorted without a repetition and not more than limit.
+func ascending(hashes []identity.Hash, limit int) bool {
+	for i := 1; i < len(hashes); i++ {
+		if compareHash(hashes[i-1], hashes[i]) >= 0 {
+			return false
+		}
+	}
+	return len(hashes) <= limit
+}
+
+func compareHash(a, b identity.Hash) int { return bytes.Compare(a[:], b[:]) }
+
+func millis(t time.Time) uint64 { return uint64(max(0, t.UnixMilli())) }
+
+func fromMillis(ms uint64) time.Time { return time.UnixMilli(int64(ms)).UTC() }
+
+func fromSeconds(s uint64) time.Time { return time.Unix(int64(s), 0).UTC() }
