@@ -107,7 +107,9 @@ func (m *Map) ByIP(ip netip.Addr) *Peer {
 	return nil
 }
 
-func (p *Peer) owns(ip netip.Addr) bool { return ip.IsValid() && (ip == p.IP4 || ip == p.IP6 || ip == p.Control) }
+func (p *Peer) owns(ip netip.Addr) bool {
+	return ip.IsValid() && (ip == p.IP4 || ip == p.IP6 || ip == p.Control)
+}
 
 // ByName finds the peers that name may mean: a name, an FQDN, a PeerID, or an address. Self is found too. nil when
 // there is none.
