@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -286,6 +287,9 @@ func (w *town) letting(t *testing.T) Letting {
 			x, err := w.ledger.Accept(w.founder, admit.ID, start)
 			return x, []identity.Secret{w.k}, identity.Secret{5}, err
 		},
+		Ledger: func() ([]ledger.Signed, []ledger.Record) {
+			return slices.Collect(w.ledger.Statements(0)), slices.Collect(w.ledger.Records(0))
+		},
 	}
 }
 
@@ -300,6 +304,9 @@ func TestStream(t *testing.T) {
 	}
 	if !w.ledger.State(start).IsMember(w.guest.ID()) {
 		t.Fatal("the guest is no member")
+	}
+	if len(entry.Statements) != 1 || len(entry.Records) != 2 {
+		t.Fatalf("%d statements and %d records handed over", len(entry.Statements), len(entry.Records))
 	}
 }
 

@@ -18,6 +18,14 @@ const (
 	typeConfirm wire.Type = 34
 	typeAccept  wire.Type = 35
 	typeRefuse  wire.Type = 36
+	typeLedger  wire.Type = 37
+	typeEnd     wire.Type = 38
+)
+
+// Bounds of the ledger that is handed over, in bytes of a frame and of all.
+const (
+	ledgerFrame = 256 << 10
+	maxLedger   = 64 << 20
 )
 
 // maxKeys bounds the generations of K that are handed over.
@@ -68,6 +76,13 @@ type handover struct {
 	RelayKey identity.Secret   `cbor:"1,keyasint"`
 }
 
+// ledgerMessage is a part of the ledger, in the order in which it can be added. An end message follows the last.
+type ledgerMessage struct {
+	Statements  [][]byte `cbor:"0,keyasint,omitempty"`
+	Admits      [][]byte `cbor:"1,keyasint,omitempty"`
+	Acceptances [][]byte `cbor:"2,keyasint,omitempty"`
+}
+
 type refuseMessage struct {
 	Word Word   `cbor:"0,keyasint"`
 	Text string `cbor:"1,keyasint"`
@@ -92,6 +107,8 @@ type Entry struct {
 	Acceptance ledger.Signed
 	Keys       []identity.Secret
 	RelayKey   identity.Secret
+	Statements []ledger.Signed // the whole ledger, parents first; not checked
+	Records    []ledger.Record // all admissions, ids unset
 }
 
 // Enter runs the joiner's side of a join stream, behind the prefaces. Nothing of what came is used elsewhere before
@@ -126,7 +143,11 @@ func Enter(c *wire.Conn, in Entering) (*Entry, error) {
 	if err := expect(c, typeAccept, &accept); err != nil {
 		return nil, err
 	}
-	return finish(in, genesis, kem, accept)
+	entry, err := finish(in, genesis, kem, accept)
+	if err != nil {
+		return nil, err
+	}
+	return entry, entry.readLedger(c)
 }
 
 func checkProof(in Entering, m proofMessage) (*ledger.Genesis, error) {
@@ -177,6 +198,86 @@ func finish(in Entering, g *ledger.Genesis, kem *mlkem.DecapsulationKey768, m ac
 	return &Entry{Genesis: g, Acceptance: signed, Keys: h.Keys, RelayKey: h.RelayKey}, nil
 }
 
+// readLedger takes the ledger in, so that the joiner knows everybody before it counts as joined.
+func (e *Entry) readLedger(c *wire.Conn) error {
+	for total := 0; total <= maxLedger; {
+		t, body, err := c.ReadMessage()
+		switch {
+		case err != nil:
+			return err
+		case t == typeEnd:
+			return nil
+		case t != typeLedger:
+			return ErrProtocol
+		}
+		total += len(body)
+		var m ledgerMessage
+		if err := dcbor.Unmarshal(body, &m); err != nil {
+			return ErrMalformed
+		}
+		if err := e.take(&m); err != nil {
+			return err
+		}
+	}
+	return ledger.ErrTooLarge
+}
+
+func (e *Entry) take(m *ledgerMessage) error {
+	for _, raw := range m.Statements {
+		s, err := ledger.ParseSigned(raw)
+		if err != nil {
+			return err
+		}
+		e.Statements = append(e.Statements, s)
+	}
+	for _, raw := range m.Admits {
+		e.Records = append(e.Records, ledger.Record{Admit: raw})
+	}
+	for _, raw := range m.Acceptances {
+		s, err := ledger.ParseSigned(raw)
+		if err != nil {
+			return err
+		}
+		e.Records = append(e.Records, ledger.Record{Acceptance: &s})
+	}
+	return nil
+}
+
+// writeLedger sends the ledger in frames of bounded size.
+func writeLedger(c *wire.Conn, statements []ledger.Signed, records []ledger.Record) error {
+	var m ledgerMessage
+	size := 0
+	add := func(list *[][]byte, raw []byte) error {
+		*list = append(*list, raw)
+		if size += len(raw) + 8; size < ledgerFrame {
+			return nil
+		}
+		err := c.WriteMessage(typeLedger, &m)
+		m, size = ledgerMessage{}, 0
+		return err
+	}
+	for _, s := range statements {
+		if err := add(&m.Statements, s.Marshal()); err != nil {
+			return err
+		}
+	}
+	for _, r := range records {
+		var err error
+		if r.Acceptance != nil {
+			err = add(&m.Acceptances, r.Acceptance.Marshal())
+		} else {
+			err = add(&m.Admits, r.Admit)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if err := c.WriteMessage(typeLedger, &m); err != nil {
+		return err
+	}
+	return c.WriteMessage(typeEnd, &struct{}{})
+}
+
 // Letting is what a member needs to let somebody in.
 type Letting struct {
 	Genesis ledger.Signed
@@ -187,9 +288,12 @@ type Letting struct {
 	// hand over. It returns a *RefusedError for a refusal.
 	Accept func(admit *ledger.Admit, invite ledger.Signed, grants []ledger.Signed) (
 		acceptance ledger.Signed, keys []identity.Secret, relayKey identity.Secret, err error)
+	// Ledger is everything that was stated and everybody that was admitted, the joiner among them.
+	Ledger func() ([]ledger.Signed, []ledger.Record)
 }
 
-// Let runs the answerer's side of a join stream, behind the prefaces. It returns the admit that was accepted.
+// Let runs the answerer's side of a join stream, behind the prefaces. It returns the admit once it was accepted, also
+// when the joiner may not have heard of it.
 func Let(c *wire.Conn, in Letting) (*ledger.Admit, error) {
 	var hello helloMessage
 	if err := expect(c, typeHello, &hello); err != nil {
@@ -228,7 +332,11 @@ func Let(c *wire.Conn, in Letting) (*ledger.Admit, error) {
 	plain := dcbor.Marshal(&handover{Keys: keys, RelayKey: relayKey})
 	sealed := aead(handoverKey(shared, in.Network, admit.ID)).Seal(nil, zeroNonce[:], plain, nil)
 	accept := acceptMessage{Acceptance: acceptance.Marshal(), KEM: ciphertext, Sealed: sealed}
-	return admit, c.WriteMessage(typeAccept, &accept)
+	if err := c.WriteMessage(typeAccept, &accept); err != nil {
+		return admit, err
+	}
+	statements, records := in.Ledger()
+	return admit, writeLedger(c, statements, records)
 }
 
 func parseHello(in Letting, m helloMessage) (*ledger.Admit, ledger.Signed, []ledger.Signed, error) {

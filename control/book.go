@@ -1,0 +1,142 @@
+package control
+
+import (
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/meshnet/meshnet/identity"
+)
+
+const (
+	maxGood      = 8 // good endpoints kept for a node
+	firstBackoff = time.Second
+	maxBackoff   = time.Minute
+	backoffTimes = 1.5
+)
+
+// good is an endpoint that once answered.
+type good struct {
+	Addr []byte `cbor:"0,keyasint"` // as in a Reach
+	Last uint64 `cbor:"1,keyasint"` // unix seconds of the last success
+}
+
+// bookEntry is what is remembered of reaching one node.
+type bookEntry struct {
+	Node        identity.PeerID `cbor:"0,keyasint"`
+	Good        []good          `cbor:"1,keyasint,omitempty"`
+	Attempts    uint64          `cbor:"2,keyasint"`
+	Failed      uint64          `cbor:"3,keyasint"` // in a row
+	LastSuccess uint64          `cbor:"4,keyasint"` // unix seconds
+	Persistent  bool            `cbor:"5,keyasint"` // of the bootstrap set
+
+	backoff time.Duration
+	next    time.Time // no dial before
+}
+
+// book is the address book. It is pure; Mesh guards it.
+type book struct {
+	entries map[identity.PeerID]*bookEntry
+	changed bool
+}
+
+func newBook() *book { return &book{entries: make(map[identity.PeerID]*bookEntry)} }
+
+func (b *book) entry(id identity.PeerID) *bookEntry {
+	e := b.entries[id]
+	if e == nil {
+		e = &bookEntry{Node: id}
+		b.entries[id] = e
+	}
+	return e
+}
+
+// mayDial reports whether a node's backoff is over.
+func (b *book) mayDial(now time.Time, id identity.PeerID) bool {
+	return !now.Before(b.entry(id).next)
+}
+
+// dialed notes how a dial went. After a failure the wait grows by half each time, up to a minute, with a jitter of a
+// fifth on top; members are dialled for ever.
+func (b *book) dialed(now time.Time, id identity.PeerID, ok bool, jitter float64) {
+	e := b.entry(id)
+	e.Attempts++
+	b.changed = true
+	if ok {
+		e.Failed, e.backoff, e.next, e.LastSuccess = 0, 0, time.Time{}, unixSeconds(now)
+		return
+	}
+	e.Failed++
+	if e.backoff == 0 {
+		e.backoff = firstBackoff
+	} else {
+		e.backoff = min(time.Duration(float64(e.backoff)*backoffTimes), maxBackoff)
+	}
+	e.next = now.Add(e.backoff + time.Duration(float64(e.backoff)*jitter/5))
+}
+
+// nudge ends a node's backoff: something was heard of it.
+func (b *book) nudge(id identity.PeerID) {
+	e := b.entry(id)
+	e.backoff, e.next = 0, time.Time{}
+}
+
+// worked notes an endpoint that answered. The one used last comes first.
+func (b *book) worked(now time.Time, id identity.PeerID, addr netip.AddrPort) {
+	if addr.Addr().Zone() != "" || addr.Addr().IsLoopback() {
+		return // means something else on another link or host
+	}
+	e := b.entry(id)
+	raw := encodeEndpoint(addr)
+	e.Good = slices.DeleteFunc(e.Good, func(g good) bool { return slices.Equal(g.Addr, raw) })
+	e.Good = slices.Insert(e.Good, 0, good{raw, unixSeconds(now)})
+	e.Good = e.Good[:min(len(e.Good), maxGood)]
+	b.changed = true
+}
+
+// addrs are the endpoints that once answered, the last one first.
+func (b *book) addrs(id identity.PeerID) []netip.AddrPort {
+	e := b.entries[id]
+	if e == nil {
+		return nil
+	}
+	var all []netip.AddrPort
+	for _, g := range e.Good {
+		if a, err := parseEndpoint(g.Addr); err == nil {
+			all = append(all, a)
+		}
+	}
+	return all
+}
+
+// forget drops a node that is no member any more.
+func (b *book) forget(id identity.PeerID) {
+	if b.entries[id] != nil {
+		delete(b.entries, id)
+		b.changed = true
+	}
+}
+
+// bookFile is the book on disk.
+type bookFile struct {
+	Entries []bookEntry `cbor:"0,keyasint"`
+}
+
+func (b *book) file() *bookFile {
+	f := new(bookFile)
+	for _, e := range b.entries {
+		f.Entries = append(f.Entries, *e)
+	}
+	slices.SortFunc(f.Entries, func(x, y bookEntry) int { return x.Node.Compare(y.Node) })
+	return f
+}
+
+func (f *bookFile) book() *book {
+	b := newBook()
+	for _, e := range f.Entries {
+		b.entries[e.Node] = &e
+	}
+	return b
+}
+
+func unixSeconds(t time.Time) uint64 { return uint64(max(0, t.Unix())) }

@@ -1,0 +1,85 @@
+package control
+
+import (
+	"slices"
+	"time"
+
+	"github.com/meshnet/meshnet/identity"
+)
+
+const (
+	sampleLife = time.Hour
+	// farOff is how much the mesh's clock may differ from ours before it needs better reasons.
+	farOff = 10 * time.Minute
+)
+
+// released is a time before which no clock can be right: the release date of this version.
+var released = time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)
+
+// meshClock says how far the members' clocks are ahead of ours. It is pure; Mesh guards it.
+type meshClock struct {
+	base    time.Duration // what the node that let us in said, while it differs much
+	samples map[identity.PeerID]clockSample
+	floor   time.Time // the newest admin statement
+}
+
+type clockSample struct {
+	ahead time.Duration
+	at    time.Time
+	admin bool
+}
+
+func newClock(base time.Duration) *meshClock {
+	return &meshClock{base: base, samples: make(map[identity.PeerID]clockSample), floor: released}
+}
+
+// sample takes one member's clock, measured at now.
+func (c *meshClock) sample(now time.Time, id identity.PeerID, ahead time.Duration, admin bool) {
+	c.samples[id] = clockSample{ahead, now, admin}
+}
+
+// raise notes the time of an admin's statement: it cannot be later than now unless that clock was wrong.
+func (c *meshClock) raise(t time.Time) {
+	if t.After(c.floor) {
+		c.floor = t
+	}
+}
+
+// skew is how much to add to the host's clock: the median of all clocks, our own among them. A median that is more
+// than ten minutes off is followed only if our own clock cannot be right, or an admin and two others agree on it.
+func (c *meshClock) skew(now time.Time) time.Duration {
+	own := c.base
+	var all []clockSample
+	for id, s := range c.samples {
+		if now.Sub(s.at) > sampleLife {
+			delete(c.samples, id)
+			continue
+		}
+		all = append(all, s)
+	}
+	implausible := now.Add(own).Before(c.floor.Add(-farOff))
+	if !implausible {
+		all = append(all, clockSample{ahead: own})
+	}
+	if len(all) == 0 {
+		return c.floor.Sub(now)
+	}
+	slices.SortFunc(all, func(a, b clockSample) int { return int(max(-1, min(1, a.ahead-b.ahead))) })
+	median := all[(len(all)-1)/2].ahead
+	if implausible || (median-own).Abs() <= farOff || agreed(all, median) {
+		return median
+	}
+	return own
+}
+
+// agreed reports whether an admin and two others are near the median.
+func agreed(all []clockSample, median time.Duration) bool {
+	near, admin := 0, false
+	for _, s := range all {
+		if !s.at.IsZero() && (s.ahead-median).Abs() <= farOff {
+			near++
+			admin = admin || s.admin
+		}
+	}
+	return admin && near >= 3
+}

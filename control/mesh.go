@@ -1,0 +1,373 @@
+package control
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/meshnet/meshnet/control/join"
+	"github.com/meshnet/meshnet/control/ledger"
+	"github.com/meshnet/meshnet/identity"
+	"github.com/meshnet/meshnet/netmap"
+)
+
+// Port is where members listen for control streams, on their control addresses.
+const Port = 41820
+
+// Config of a Mesh.
+type Config struct {
+	Logger   *slog.Logger // nil discards
+	Identity *identity.Identity
+	Store    *Store
+	Boot     [8]byte // drawn at each start
+	Version  string
+	Name     string  // what this node would like to be called
+	Host     [8]byte // the same for nodes of one host
+	Port     uint16  // of the underlay socket
+
+	// Dial opens a control stream to a control address.
+	Dial func(ctx context.Context, to netip.AddrPort) (net.Conn, error)
+	// Listener accepts control streams.
+	Listener net.Listener
+	// Observe tells the underlay address that a peer's packets come from, if it is direct.
+	Observe func(identity.PeerID) netip.AddrPort
+	// Rendezvous sends a datagram of joining to an underlay address.
+	Rendezvous func(to netip.AddrPort, pkt []byte)
+	// Provisional makes a joiner reachable; a nil PSK in Gone ends that. Called without locks held.
+	Provisional func(Provisional)
+	// Changed gets every new map, one at a time. It must not block for long.
+	Changed func(*netmap.Map)
+	// Events gets what happens, one at a time. It must not block for long.
+	Events func(Event)
+}
+
+// Provisional is a peer that is being let in, or lets us in.
+type Provisional struct {
+	Node    identity.PeerID
+	WG      identity.WGKey
+	Control netip.Addr
+	Addr    netip.AddrPort // where its Intro or Welcome came from
+	PSK     identity.Secret
+	Gone    bool // it did not become a member
+}
+
+// Mesh is a member's side of its network. Safe for concurrent use.
+type Mesh struct {
+	cfg           Config
+	log           *slog.Logger
+	self          *identity.Identity
+	network       netmap.Network
+	store         *Store
+	intros        chan introPacket
+	introductions chan introduction
+	announced     *netmap.Map   // owned by Run
+	dirty         chan struct{} // the map may have changed, or there is somebody to dial
+	view          atomic.Pointer[join.View]
+	current       atomic.Pointer[netmap.Map]
+	counts        sessionCounters
+
+	saving sync.Mutex // serialises writes to the store; taken before mu, never within
+
+	mu          sync.Mutex
+	ledger      *ledger.Ledger                // this and all below guarded by mu
+	cards       map[identity.PeerID]*Card     // newest of every member, ours among them
+	reaches     map[identity.PeerID]*Reach    //
+	book        *book                         //
+	clock       *meshClock                    //
+	sessions    map[identity.PeerID]*session  // handshaking ones too
+	dialing     map[identity.PeerID]bool      //
+	provisional map[netip.Addr]provisional    // by control address
+	myCard      *Card                         //
+	myReach     *Reach                        //
+	endpoints   []netip.AddrPort              // ours
+	statements  int                           // how many of the ledger's were pushed and saved
+	records     int                           //
+	unsaved     []fact                        // cards and reaches
+	digestCache identity.Hash                 //
+	digestStale bool                          //
+	floors      map[identity.WGKey]floor      // PSKs by peer key
+	asked       map[identity.PeerID]time.Time // members that got an Intro of ours
+	names       map[identity.PeerID]string    // last published
+	events      []Event                       // for Run to tell
+	ownForeign  int                           // how often our card came back above ours with a foreign boot id
+	lastOwnCard time.Time
+	rng         *rand.Rand
+	saveErr     error
+	keepAt      time.Time
+	revoked     map[identity.PeerID]bool // told
+	overused    map[identity.Hash]bool   // told
+}
+
+type floor struct{ k, psk identity.Secret }
+
+type provisional struct {
+	Provisional
+	until time.Time
+}
+
+type sessionCounters struct {
+	IntrosDropped, Sessions, SessionErrors, BadPeers atomic.Uint64
+}
+
+// New makes a Mesh of a store that belongs to a network.
+func New(cfg Config) (*Mesh, error) {
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Store.network == nil {
+		return nil, ErrNoNetwork
+	}
+	genesis, err := cfg.Store.genesis()
+	if err != nil {
+		return nil, err
+	}
+	l, err := ledger.New(genesis.Signed)
+	if err != nil {
+		return nil, err
+	}
+	m := &Mesh{
+		cfg: cfg, log: cfg.Logger, self: cfg.Identity, network: genesis.Network(), store: cfg.Store, ledger: l,
+		intros: make(chan introPacket, introQueue), dirty: make(chan struct{}, 1),
+		cards: make(map[identity.PeerID]*Card), reaches: make(map[identity.PeerID]*Reach),
+		book: cfg.Store.book, clock: newClock(time.Duration(cfg.Store.network.Skew) * time.Millisecond),
+		sessions: make(map[identity.PeerID]*session), dialing: make(map[identity.PeerID]bool),
+		provisional: make(map[netip.Addr]provisional), floors: make(map[identity.WGKey]floor),
+		asked: make(map[identity.PeerID]time.Time), names: make(map[identity.PeerID]string),
+		revoked: make(map[identity.PeerID]bool), overused: make(map[identity.Hash]bool),
+		introductions: make(chan introduction, 16),
+		digestStale:   true, rng: rand.New(rand.NewChaCha8(identity.NewSecret())),
+	}
+	if err := m.load(); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+// load takes what the store remembers, and makes our card.
+func (m *Mesh) load() error {
+	for _, f := range m.store.facts {
+		m.loadFact(f)
+	}
+	m.store.facts = nil
+	m.statements, m.records = m.ledger.Len()
+	m.raiseFloor(0)
+	if err := m.store.compact(m.cardFacts()); err != nil {
+		return err
+	}
+	last := m.cards[m.self.ID()]
+	m.makeCard(last)
+	m.makeReach()
+	if err := m.flush(); err != nil {
+		return err
+	}
+	m.rebuild()
+	return nil
+}
+
+func (m *Mesh) loadFact(f fact) {
+	var err error
+	switch f.kind {
+	case factStatement:
+		var s ledger.Signed
+		if s, err = ledger.ParseSigned(f.raw); err == nil {
+			_, err = m.ledger.AddStatement(s)
+		}
+	case factAdmit:
+		_, err = m.ledger.AddAdmit(f.raw)
+	case factAcceptance:
+		var s ledger.Signed
+		if s, err = ledger.ParseSigned(f.raw); err == nil {
+			_, err = m.ledger.AddAcceptance(s)
+		}
+	case factCard:
+		var c *Card
+		if c, err = parseCard(f.raw, m.network.ID); err == nil && (m.cards[c.Node] == nil || m.cards[c.Node].Seq < c.Seq) {
+			m.cards[c.Node] = c
+		}
+	case factReach:
+		var r *Reach
+		if r, err = parseReach(f.raw, m.network.ID); err == nil && (m.reaches[r.Node] == nil || m.reaches[r.Node].Seq < r.Seq) {
+			m.reaches[r.Node] = r
+		}
+	}
+	if err != nil {
+		m.log.Warn("a record on disk is not valid and was passed over", "kind", f.kind, "err", err)
+	}
+}
+
+func (m *Mesh) cardFacts() []fact {
+	var all []fact
+	for _, c := range m.cards {
+		all = append(all, cardFact(c))
+	}
+	for _, r := range m.reaches {
+		all = append(all, reachFact(r))
+	}
+	return all
+}
+
+// now is the mesh's time. Called with mu held.
+func (m *Mesh) now() time.Time {
+	t := time.Now()
+	return t.Add(m.clock.skew(t))
+}
+
+// jitter is a random number from 0 to 1.
+func (m *Mesh) jitter() float64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.rng.Float64()
+}
+
+func (m *Mesh) nonce() uint64 {
+	s := identity.NewSecret()
+	return binary.BigEndian.Uint64(s[:8])
+}
+
+// update is one change of the state and what follows from it: facts to push, events to tell.
+type update struct {
+	from   *session // who brought it; nil: we did
+	facts  []fact   // new cards and reaches
+	events []Event
+	urgent bool // on disk before anybody hears of it
+}
+
+func (u *update) tell(e Event) { u.events = append(u.events, e) }
+
+// seen notes that whoever brought a fact has it.
+func (u *update) seen(f fact) {
+	if u.from != nil {
+		u.from.remember(f)
+	}
+}
+
+// update runs f with mu held, then saves, pushes and tells what came of it. What f had merged before it failed counts.
+func (m *Mesh) update(f func(u *update) error) error {
+	u := new(update)
+	m.mu.Lock()
+	err := f(u)
+	fresh := m.collect(u)
+	type push struct {
+		to     *session
+		frames []frame
+	}
+	var pushes []push
+	if len(fresh) > 0 {
+		for _, s := range m.sessions {
+			if frames := m.pushTo(s, u.from, fresh); len(frames) > 0 {
+				pushes = append(pushes, push{s, frames})
+			}
+		}
+	}
+	m.events = append(m.events, u.events...)
+	changed := len(fresh) > 0 || len(u.events) > 0
+	m.mu.Unlock()
+	if u.urgent {
+		if saveErr := m.flush(); saveErr != nil {
+			err = errors.Join(err, saveErr)
+		}
+	}
+	for _, p := range pushes {
+		p.to.out.put(p.frames...)
+		select {
+		case p.to.change <- struct{}{}:
+		default:
+		}
+	}
+	if changed {
+		m.poke()
+	}
+	return err
+}
+
+// collect finds what is new in the ledger since the last time. Called with mu held.
+func (m *Mesh) collect(u *update) []fact {
+	var fresh []fact
+	for s := range m.ledger.Statements(m.statements) {
+		fresh = append(fresh, statementFact(s))
+	}
+	for r := range m.ledger.Records(m.records) {
+		fresh = append(fresh, recordFact(r))
+	}
+	m.raiseFloor(m.statements)
+	m.statements, m.records = m.ledger.Len()
+	for _, f := range fresh {
+		m.unsaved = append(m.unsaved, f)
+		u.seen(f)
+	}
+	m.unsaved = append(m.unsaved, u.facts...)
+	if len(u.facts) > 0 {
+		m.digestStale = true
+	}
+	return append(fresh, u.facts...)
+}
+
+// raiseFloor lets the clock know how late admins have been heard.
+func (m *Mesh) raiseFloor(from int) {
+	for s := range m.ledger.Statements(from) {
+		st, err := ledger.ParseStatement(s, m.network.ID)
+		if err == nil && st.Author == m.ledger.Genesis().Founder {
+			m.clock.raise(time.UnixMilli(int64(st.Time)))
+		}
+	}
+}
+
+// pushTo makes the frames of fresh facts that a session lacks. Called with mu held.
+func (m *Mesh) pushTo(s, from *session, fresh []fact) []frame {
+	if !s.done || s == from {
+		return nil
+	}
+	var lacking []fact
+	for _, f := range fresh {
+		if s.lacks(f) {
+			lacking = append(lacking, f)
+		}
+	}
+	return m.factFrames(s, lacking)
+}
+
+// flush writes what is unsaved, with one sync per file. Called without mu.
+func (m *Mesh) flush() error {
+	m.saving.Lock()
+	defer m.saving.Unlock()
+	m.mu.Lock()
+	unsaved := m.unsaved
+	m.unsaved = nil
+	m.mu.Unlock()
+	var statements, cards []fact
+	for _, f := range unsaved {
+		if f.kind == factCard || f.kind == factReach {
+			cards = append(cards, f)
+		} else {
+			statements = append(statements, f)
+		}
+	}
+	err := m.store.appendTo(m.store.ledger, statements)
+	if err == nil {
+		statements = nil
+		if err = m.store.appendTo(m.store.peers, cards); err == nil {
+			cards = nil
+		}
+	}
+	m.mu.Lock()
+	m.saveErr = err
+	m.unsaved = slices.Concat(statements, cards, m.unsaved)
+	m.mu.Unlock()
+	return err
+}
+
+// poke wakes Run.
+func (m *Mesh) poke() {
+	select {
+	case m.dirty <- struct{}{}:
+	default:
+	}
+}

@@ -1,0 +1,349 @@
+package control
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/meshnet/meshnet/control/join"
+	"github.com/meshnet/meshnet/control/ledger"
+	"github.com/meshnet/meshnet/control/wire"
+	"github.com/meshnet/meshnet/identity"
+	"github.com/meshnet/meshnet/netmap"
+)
+
+const (
+	// introQueue is how many datagrams of joining wait. When it is full, new ones are dropped and counted.
+	introQueue     = 256
+	maxProvisional = 64
+	provisionalFor = 10 * time.Second
+	// introduceEvery is how often a member that does not answer gets an Intro of ours.
+	introduceEvery = time.Minute
+	introduceFor   = 10 * time.Second
+)
+
+// introPacket is a datagram of joining.
+type introPacket struct {
+	from netip.AddrPort
+	pkt  []byte
+}
+
+// HandleRendezvous takes a datagram of joining. It never blocks. borrowed: pkt is only valid during the call.
+func (m *Mesh) HandleRendezvous(from netip.AddrPort, pkt []byte) {
+	select {
+	case m.intros <- introPacket{from, bytes.Clone(pkt)}:
+	default:
+		m.counts.IntrosDropped.Add(1)
+	}
+}
+
+// introduction asks addresses for their member's keys and lets them find us, with an Intro of a member.
+type introduction struct {
+	addrs []netip.AddrPort
+	until time.Time
+}
+
+// answer owns the Answerer, and the Askers by which this member introduces itself.
+func (m *Mesh) answer(ctx context.Context, _ *sync.WaitGroup) {
+	answerer := join.NewAnswerer(m.self)
+	var asker *join.Asker
+	var until time.Time
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for {
+		var in introPacket
+		select {
+		case <-ctx.Done():
+			return
+		case in = <-m.intros:
+		case intro := <-m.introductions:
+			if asker == nil {
+				asker = m.newAsker()
+			}
+			for _, a := range intro.addrs {
+				if err := asker.Ask(time.Now(), a); err != nil {
+					m.log.Debug("introduce", "err", err)
+				}
+			}
+			until = intro.until
+		case <-timer.C:
+		}
+		now := time.Now()
+		if in.pkt != nil {
+			m.handleIntro(now, answerer, asker, in)
+		}
+		if asker != nil && now.After(until) {
+			asker = nil
+		}
+		timer.Reset(m.sendDue(now, asker))
+	}
+}
+
+func (m *Mesh) sendDue(now time.Time, asker *join.Asker) time.Duration {
+	if asker == nil {
+		return time.Hour
+	}
+	send, next := asker.Due(now)
+	for _, p := range send {
+		m.cfg.Rendezvous(p.To, p.Data)
+	}
+	if next.IsZero() {
+		return time.Second
+	}
+	return max(time.Until(next), time.Millisecond)
+}
+
+func (m *Mesh) handleIntro(now time.Time, answerer *join.Answerer, asker *join.Asker, in introPacket) {
+	if in.pkt[0] != join.TypeIntro {
+		if asker == nil {
+			return
+		}
+		again, answer := asker.Handle(now, in.from, in.pkt)
+		if again != nil {
+			m.cfg.Rendezvous(again.To, again.Data)
+		}
+		if answer != nil {
+			m.found(answer)
+		}
+		return
+	}
+	reply, req := answerer.Handle(now, m.view.Load(), in.from, in.pkt)
+	if req != nil {
+		reply = m.decide(now, answerer, req)
+	}
+	if reply != nil {
+		m.cfg.Rendezvous(in.from, reply)
+	}
+}
+
+// decide answers an Intro that opened. It returns the Welcome or Refusal to send.
+func (m *Mesh) decide(now time.Time, answerer *join.Answerer, req *join.Request) []byte {
+	if req.Member {
+		return m.decideMember(now, answerer, req)
+	}
+	if word, ok := m.mayJoin(req); !ok {
+		return answerer.Refuse(now, req, word)
+	}
+	m.mu.Lock()
+	full := len(m.provisional) >= maxProvisional
+	_, again := m.provisional[netmap.ControlAddr(m.network.ID, req.Node)]
+	m.mu.Unlock()
+	if full && !again {
+		return answerer.Refuse(now, req, join.WordFull)
+	}
+	reply, psk := answerer.Accept(now, req, m.MeshTime())
+	m.addProvisional(Provisional{
+		Node: req.Node, WG: req.Admit.WG, Control: netmap.ControlAddr(m.network.ID, req.Node), Addr: req.From, PSK: psk,
+	})
+	return reply
+}
+
+func (m *Mesh) addProvisional(p Provisional) {
+	m.mu.Lock()
+	m.provisional[p.Control] = provisional{p, time.Now().Add(provisionalFor)}
+	m.mu.Unlock()
+	m.cfg.Provisional(p)
+}
+
+// mayJoin checks an admit against the ledger, taking in the invite that came with it.
+func (m *Mesh) mayJoin(req *join.Request) (join.Word, bool) {
+	var err error
+	if req.Content.Invite != nil {
+		var invite ledger.Signed
+		if invite, err = ledger.ParseSigned(req.Content.Invite); err == nil {
+			err = m.takeInvite(req.Admit, invite, nil)
+		}
+		if err != nil {
+			return join.WordUnsynced, false
+		}
+	}
+	m.mu.Lock()
+	err = m.ledger.State(m.now()).CheckAdmit(req.Admit, m.now())
+	m.mu.Unlock()
+	return wordOf(err), err == nil
+}
+
+// takeInvite adds an invite that this node has not heard of to the ledger.
+func (m *Mesh) takeInvite(admit *ledger.Admit, invite ledger.Signed, grants []ledger.Signed) error {
+	return m.update(func(*update) error {
+		if _, known := m.ledger.State(m.now()).Invite(admit.Invite); known {
+			return nil
+		}
+		st, err := ledger.ParseStatement(invite, m.network.ID)
+		if err != nil || st.Author != m.ledger.Genesis().Founder {
+			return ledger.ErrUnsynced
+		}
+		for _, g := range append(grants, invite) {
+			if _, err := m.ledger.AddStatement(g); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// wordOf translates the ledger's reasons.
+func wordOf(err error) join.Word {
+	switch {
+	case errors.Is(err, ledger.ErrExpired):
+		return join.WordExpired
+	case errors.Is(err, ledger.ErrUsed):
+		return join.WordUsed
+	case errors.Is(err, ledger.ErrRevoked), errors.Is(err, ledger.ErrKeyConflict):
+		return join.WordRevoked
+	}
+	return join.WordUnsynced
+}
+
+// decideMember answers a member that wants to be found. One that we do not know yet shows its admission; one that is
+// revoked hears nothing.
+func (m *Mesh) decideMember(now time.Time, answerer *join.Answerer, req *join.Request) []byte {
+	member := false
+	_ = m.update(func(*update) error { // what does not merge is not believed
+		if req.Content.Admit != nil && req.Content.Acceptance != nil {
+			if x, err := ledger.ParseSigned(req.Content.Acceptance); err == nil {
+				_, _ = m.ledger.AddAdmit(req.Content.Admit)
+				_, _ = m.ledger.AddAcceptance(x)
+			}
+		}
+		st := m.ledger.State(m.now())
+		member = st.IsMember(req.Node)
+		_, revoked := st.Revoked[req.Node]
+		if revoked {
+			member = false
+		}
+		return nil
+	})
+	if !member {
+		return nil
+	}
+	reply, _ := answerer.Accept(now, req, m.MeshTime())
+	m.tell(Event{Type: EventFound, Peer: req.Node, Observed: req.From, Skew: int64(req.Time.Sub(now))})
+	return reply
+}
+
+func (m *Mesh) tell(e Event) {
+	m.mu.Lock()
+	m.events = append(m.events, e)
+	m.mu.Unlock()
+	m.poke()
+}
+
+// found takes the Welcome that a member answered our Intro with.
+func (m *Mesh) found(a *join.Answer) {
+	if a.Word != "" || m.current.Load().Peer(a.Node) == nil {
+		return
+	}
+	m.tell(Event{Type: EventFound, Peer: a.Node, Observed: a.From, Skew: int64(time.Until(a.Time))})
+	m.Nudge(a.Node)
+}
+
+// introduce sends Intros to a member that does not answer otherwise, at most once in introduceEvery.
+func (m *Mesh) introduce(id identity.PeerID, addrs []netip.AddrPort) {
+	now := time.Now()
+	m.mu.Lock()
+	last, asked := m.asked[id]
+	tooSoon := asked && now.Sub(last) < introduceEvery
+	if !tooSoon {
+		m.asked[id] = now
+	}
+	m.mu.Unlock()
+	if !tooSoon && len(addrs) > 0 {
+		m.Introduce(addrs)
+	}
+}
+
+// Introduce asks whoever is at the addresses, for a few seconds, to tell who it is. EventFound follows.
+func (m *Mesh) Introduce(addrs []netip.AddrPort) {
+	select {
+	case m.introductions <- introduction{addrs, time.Now().Add(introduceFor)}:
+	default: // enough are under way
+	}
+}
+
+// newAsker makes the Asker of a member, under the newest K.
+func (m *Mesh) newAsker() *join.Asker {
+	id := m.self.ID()
+	content := join.Content{Node: &id}
+	m.mu.Lock()
+	if member, ok := m.ledger.State(m.now()).Member(id); ok && !member.AdmitID.IsZero() {
+		if raw, acceptances, ok := m.ledger.Admission(member.AdmitID); ok && len(acceptances) > 0 {
+			content.Admit, content.Acceptance = raw, acceptances[0].Marshal()
+		}
+	}
+	k := m.store.network.Keys[0]
+	m.mu.Unlock()
+	return join.NewAsker(join.AskerConfig{
+		Self: m.self, Network: m.network.ID, ID: ledger.KnownID(k, m.network.ID), PSK: k, Content: content,
+	})
+}
+
+// let admits the joiner at the other end of a join stream.
+func (m *Mesh) let(conn *wire.Conn, from netip.Addr) {
+	m.mu.Lock()
+	p, ok := m.provisional[from]
+	var proof ledger.Proof
+	var err error
+	if ok {
+		p.until = time.Now().Add(provisionalFor)
+		m.provisional[from] = p
+		proof, err = m.ledger.Proof(m.self.ID())
+	}
+	m.mu.Unlock()
+	if !ok || err != nil {
+		m.log.Debug("join stream refused", "from", from, "err", err)
+		return
+	}
+	admit, err := join.Let(conn, join.Letting{
+		Genesis: m.ledger.Genesis().Signed, Network: m.network.ID, Joiner: p.Node, Proof: proof, Accept: m.accepting,
+		Ledger: m.everything,
+	})
+	if err != nil {
+		m.log.Info("a joiner was not let in", "peer", p.Node, "err", err)
+	}
+	if admit == nil {
+		return
+	}
+	m.mu.Lock()
+	delete(m.provisional, from) // it is a member now; nothing is taken down
+	m.mu.Unlock()
+	m.log.Info("let in", "peer", admit.Node)
+}
+
+// everything is what a new member gets of the ledger.
+func (m *Mesh) everything() ([]ledger.Signed, []ledger.Record) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Collect(m.ledger.Statements(0)), slices.Collect(m.ledger.Records(0))
+}
+
+// accepting signs the acceptance, on disk before anybody sees it.
+func (m *Mesh) accepting(
+	admit *ledger.Admit, invite ledger.Signed, grants []ledger.Signed,
+) (acceptance ledger.Signed, keys []identity.Secret, relayKey identity.Secret, err error) {
+	if err := m.takeInvite(admit, invite, grants); err != nil {
+		return acceptance, nil, relayKey, &join.RefusedError{Word: join.WordUnsynced, Text: "the invite's author is not known here"}
+	}
+	err = m.update(func(u *update) error {
+		u.urgent = true
+		if err := m.ledger.State(m.now()).CheckAdmit(admit, m.now()); err != nil {
+			return err
+		}
+		if _, err := m.ledger.AddAdmit(admit.Raw); err != nil {
+			return err
+		}
+		acceptance, err = m.ledger.Accept(m.self, admit.ID, m.now())
+		keys, relayKey = m.store.network.Keys, m.store.network.RelayKey
+		return err
+	})
+	if err != nil {
+		return acceptance, nil, relayKey, &join.RefusedError{Word: wordOf(err), Text: err.Error()}
+	}
+	m.rebuild() // the stream that the new member dials next finds it
+	m.poke()
+	return acceptance, keys, relayKey, nil
+}

@@ -1,0 +1,457 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/meshnet/meshnet/control/ledger"
+	"github.com/meshnet/meshnet/control/wire"
+	"github.com/meshnet/meshnet/identity"
+	"github.com/meshnet/meshnet/netmap"
+)
+
+const (
+	maxSessions  = 64
+	maxDials     = 10
+	dialFor      = 5 * time.Second
+	flushEvery   = 500 * time.Millisecond
+	bookEvery    = 30 * time.Second
+	tick         = time.Second
+	keepAfter    = time.Minute // a new admission is kept by then
+	acceptBudget = 128         // control streams that are being opened by others
+)
+
+// Run keeps sessions with the members, accepts theirs, lets joiners in and saves, until ctx is done. Then it says
+// goodbye and returns after everything it started has ended.
+func (m *Mesh) Run(ctx context.Context) error {
+	var wg sync.WaitGroup
+	wg.Go(func() { m.serve(ctx, &wg) })
+	wg.Go(func() { m.answer(ctx, &wg) })
+	wg.Go(func() { m.save(ctx) })
+	ticker := time.NewTicker(tick)
+	defer ticker.Stop()
+	m.publish()
+	for {
+		m.dialDue(ctx, &wg)
+		select {
+		case <-ctx.Done():
+			m.endSessions(reasonGoodbye)
+			wg.Wait()
+			return errors.Join(m.flush(), m.saveBook())
+		case <-m.dirty:
+		case <-ticker.C:
+			m.housekeep()
+		}
+		m.publish()
+	}
+}
+
+// serve accepts control streams.
+func (m *Mesh) serve(ctx context.Context, wg *sync.WaitGroup) {
+	stop := context.AfterFunc(ctx, func() { m.cfg.Listener.Close() })
+	defer stop()
+	slots := make(chan struct{}, acceptBudget)
+	for {
+		c, err := m.cfg.Listener.Accept()
+		if err != nil {
+			if ctx.Err() == nil && !errors.Is(err, net.ErrClosed) {
+				m.log.Error("accept control stream", "err", err)
+			}
+			return
+		}
+		select {
+		case slots <- struct{}{}:
+		default:
+			c.Close() // full of streams that do not say who they are
+			continue
+		}
+		wg.Go(func() {
+			defer func() { <-slots }()
+			m.accept(ctx, c)
+		})
+	}
+}
+
+// accept finds out what a stream is for.
+func (m *Mesh) accept(ctx context.Context, c net.Conn) {
+	defer c.Close()
+	conn := wire.New(c, startFor, writeFor)
+	stop := context.AfterFunc(ctx, func() { c.SetReadDeadline(time.Unix(1, 0)) })
+	kind, err := conn.ReadPreface()
+	stop()
+	if err != nil || conn.WritePreface(kind) != nil {
+		return
+	}
+	from := remoteAddr(c)
+	peer, member := m.whoHas(from)
+	switch {
+	case kind == wire.KindSession && member:
+		s := newSession(peer, acceptor, conn)
+		m.ended(s, m.run(ctx, s))
+	case kind == wire.KindJoin:
+		m.let(conn, from)
+	}
+}
+
+func remoteAddr(c net.Conn) netip.Addr {
+	if a, ok := c.RemoteAddr().(*net.TCPAddr); ok {
+		return a.AddrPort().Addr().Unmap()
+	}
+	return netip.Addr{}
+}
+
+// whoHas finds the member of a control address.
+func (m *Mesh) whoHas(control netip.Addr) (identity.PeerID, bool) {
+	current := m.current.Load()
+	if current == nil {
+		return identity.PeerID{}, false
+	}
+	if p := current.ByIP(control); p != nil && p.Control == control && p.ID != m.self.ID() {
+		return p.ID, true
+	}
+	return identity.PeerID{}, false
+}
+
+// ended logs why a session ended and counts what a bad peer did.
+func (m *Mesh) ended(s *session, err error) {
+	switch {
+	case errors.Is(err, errProtocol), errors.Is(err, errConfirm), errors.Is(err, errIdentity), errors.Is(err, errNetwork):
+		m.counts.BadPeers.Add(1)
+		m.log.Warn("control session ended", "peer", s.peer, "err", err)
+	default:
+		m.counts.SessionErrors.Add(1)
+		m.log.Debug("control session ended", "peer", s.peer, "err", err)
+	}
+}
+
+// dialDue dials the members without a session whose backoff is over.
+func (m *Mesh) dialDue(ctx context.Context, wg *sync.WaitGroup) {
+	current := m.current.Load()
+	if current == nil || ctx.Err() != nil {
+		return
+	}
+	now := time.Now()
+	m.mu.Lock()
+	var due []netmap.Peer
+	for i := range current.Peers {
+		id := current.Peers[i].ID
+		if len(m.dialing)+len(due) >= maxDials || len(m.sessions)+len(m.dialing)+len(due) >= maxSessions {
+			break
+		}
+		if m.sessions[id] == nil && !m.dialing[id] && m.book.mayDial(now, id) {
+			due = append(due, current.Peers[i])
+		}
+	}
+	for _, p := range due {
+		m.dialing[p.ID] = true
+	}
+	m.mu.Unlock()
+	for _, p := range due {
+		wg.Go(func() { m.dial(ctx, p) })
+	}
+}
+
+// dial opens a session with a member and stays with it until it ends.
+func (m *Mesh) dial(ctx context.Context, p netmap.Peer) {
+	s, err := m.dialSession(ctx, p)
+	m.mu.Lock()
+	established := s != nil && s.done
+	if !established {
+		delete(m.dialing, p.ID) // else it was when the session was established
+	}
+	if m.sessions[p.ID] == nil && ctx.Err() == nil {
+		m.book.dialed(time.Now(), p.ID, false, m.rng.Float64())
+	}
+	duplicate := closedFor(err, reasonDuplicate)
+	if failed := !established && !duplicate && ctx.Err() == nil; failed {
+		m.events = append(m.events, Event{Type: EventDialFailed, Peer: p.ID, Reason: reasonOf(err)})
+	}
+	m.mu.Unlock()
+	if s == nil && ctx.Err() == nil {
+		m.introduce(p.ID, p.Endpoints)
+	}
+	m.poke()
+}
+
+// dialSession is nil when no control stream came about.
+func (m *Mesh) dialSession(ctx context.Context, p netmap.Peer) (*session, error) {
+	dialCtx, cancel := context.WithTimeout(ctx, dialFor)
+	c, err := m.cfg.Dial(dialCtx, netip.AddrPortFrom(p.Control, Port))
+	cancel()
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	conn := wire.New(c, startFor, writeFor)
+	stop := context.AfterFunc(ctx, func() { c.SetReadDeadline(time.Unix(1, 0)) })
+	defer stop()
+	if err := conn.WritePreface(wire.KindSession); err != nil {
+		return nil, err
+	}
+	if _, err := conn.ReadPreface(); err != nil {
+		return nil, err
+	}
+	s := newSession(p.ID, dialer, conn)
+	err = m.run(ctx, s)
+	m.ended(s, err)
+	return s, err
+}
+
+func reasonOf(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
+}
+
+// enter decides whether a stream becomes the session with its peer: one node, one session. Of two that are opened at
+// once the lower PeerID's stays; one that lives is not torn down, unless the peer restarted.
+func (m *Mesh) enter(s *session, card *Card, h *hello) error {
+	err := m.update(func(u *update) error {
+		if !m.ledger.State(m.now()).IsMember(s.peer) {
+			return m.refuse(s, reasonRevoked)
+		}
+		if other := m.sessions[s.peer]; other != nil && other != s {
+			switch {
+			case other.done && other.boot == card.Boot:
+				return m.refuse(s, reasonDuplicate)
+			case !other.done && (other.role == dialer) == (m.self.ID().Compare(s.peer) < 0) && other.role != s.role:
+				return m.refuse(s, reasonDuplicate)
+			}
+			m.end(other, reasonDuplicate)
+		} else if other == nil && len(m.sessions) >= maxSessions {
+			return m.refuse(s, reasonFull)
+		}
+		m.sessions[s.peer], s.boot = s, card.Boot
+		u.from = s
+		if err := m.mergeCard(u, h.Card); err != nil {
+			return err
+		}
+		if h.Reach != nil {
+			if err := m.mergeReach(u, h.Reach); err != nil {
+				return err
+			}
+		}
+		if seen, err := parseEndpoint(h.You); h.You != nil && err == nil {
+			member, _ := m.ledger.State(m.now()).Member(s.peer)
+			u.tell(Event{Type: EventObserved, Peer: s.peer, Observed: seen, Admin: member.Admin})
+		}
+		return nil
+	})
+	return err
+}
+
+// refuse makes the session end with a reason. Called with mu held.
+func (m *Mesh) refuse(s *session, reason string) error {
+	s.reason = reason
+	return &closedError{reason}
+}
+
+// end makes a session of ours end with a reason. Called with mu held.
+func (m *Mesh) end(s *session, reason string) {
+	s.reason = reason
+	s.conn.SetReadDeadline(time.Unix(1, 0))
+	if m.sessions[s.peer] == s {
+		delete(m.sessions, s.peer)
+	}
+}
+
+// endSessions ends all, saying why.
+func (m *Mesh) endSessions(reason string) {
+	m.mu.Lock()
+	all := make([]*session, 0, len(m.sessions))
+	for _, s := range m.sessions {
+		all = append(all, s)
+	}
+	for _, s := range all {
+		m.end(s, reason)
+	}
+	m.mu.Unlock()
+}
+
+// established is called when the five steps of a session are over.
+func (m *Mesh) established(s *session) {
+	_ = m.update(func(u *update) error { // f has no failure
+		if m.sessions[s.peer] != s {
+			return nil
+		}
+		s.done = true
+		delete(m.dialing, s.peer)
+		m.book.dialed(time.Now(), s.peer, true, 0)
+		m.counts.Sessions.Add(1)
+		u.tell(Event{Type: EventSessionUp, Peer: s.peer})
+		return nil
+	})
+	m.queueDigest(s) // what came while the steps ran was not pushed
+}
+
+// leave takes a session out after it ended.
+func (m *Mesh) leave(s *session, err error) {
+	m.mu.Lock()
+	was := m.sessions[s.peer] == s
+	if was {
+		delete(m.sessions, s.peer)
+	}
+	if s.done && (was || s.reason == reasonGoodbye) {
+		m.events = append(m.events, Event{
+			Type: EventSessionDown, Peer: s.peer, Reason: reasonOf(err), Left: closedFor(err, reasonGoodbye),
+		})
+	}
+	if s.reason == "" && (errors.Is(err, errProtocol) || errors.Is(err, errConfirm)) {
+		s.reason = reasonProtocol
+	}
+	m.mu.Unlock()
+	m.poke()
+}
+
+// save writes from time to time what changed.
+func (m *Mesh) save(ctx context.Context) {
+	facts := time.NewTicker(flushEvery)
+	defer facts.Stop()
+	book := time.NewTicker(bookEvery)
+	defer book.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-facts.C:
+			if err := m.flush(); err != nil {
+				m.log.Debug("save", "err", err) // health tells people
+			}
+		case <-book.C:
+			if err := m.saveBook(); err != nil {
+				m.log.Debug("save", "err", err)
+			}
+		}
+	}
+}
+
+func (m *Mesh) saveBook() error {
+	m.saving.Lock()
+	defer m.saving.Unlock()
+	m.mu.Lock()
+	skew := int64(m.clock.skew(time.Now()) / time.Millisecond)
+	moved := (skew-m.store.network.Skew) > 60_000 || (skew-m.store.network.Skew) < -60_000
+	m.store.network.Skew = skew
+	changed := m.book.changed
+	m.book.changed = false
+	file := m.book.file()
+	m.mu.Unlock()
+	var err error
+	if moved {
+		err = m.store.saveNetwork()
+	}
+	if changed {
+		err = errors.Join(err, m.store.saveBook(file))
+	}
+	return err
+}
+
+// housekeep does what time alone calls for.
+func (m *Mesh) housekeep() {
+	now := time.Now()
+	m.mu.Lock()
+	for addr, p := range m.provisional {
+		if now.After(p.until) {
+			delete(m.provisional, addr)
+			gone := p.Provisional
+			gone.Gone = true
+			defer m.cfg.Provisional(gone)
+		}
+	}
+	unkept := m.ledger.State(m.now()).Unkept
+	admin := m.self.ID() == m.ledger.Genesis().Founder
+	due := false
+	switch {
+	case !admin || len(unkept) == 0:
+		m.keepAt = time.Time{}
+	case m.keepAt.IsZero():
+		m.keepAt = now.Add(keepAfter)
+	default:
+		due = now.After(m.keepAt)
+	}
+	m.mu.Unlock()
+	if due {
+		m.keep()
+	}
+}
+
+// keep fixes the places of new admissions, as an admin's node does.
+func (m *Mesh) keep() {
+	err := m.update(func(u *update) error {
+		_, err := m.ledger.Keep(m.self, m.ledger.State(m.now()).Unkept, m.now())
+		return err
+	})
+	if err != nil {
+		m.log.Error("keep admissions", "err", err)
+	}
+}
+
+// Sessions are the members with whom a session is established.
+func (m *Mesh) Sessions() []identity.PeerID {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var all []identity.PeerID
+	for id, s := range m.sessions {
+		if s.done {
+			all = append(all, id)
+		}
+	}
+	slices.SortFunc(all, identity.PeerID.Compare)
+	return all
+}
+
+// Nudge dials a member at once: something was heard of it.
+func (m *Mesh) Nudge(id identity.PeerID) {
+	m.mu.Lock()
+	if m.sessions[id] == nil {
+		m.book.nudge(id)
+	}
+	m.mu.Unlock()
+	m.poke()
+}
+
+// PathWorks notes an address at which a member answered.
+func (m *Mesh) PathWorks(id identity.PeerID, addr netip.AddrPort) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.knows(id) {
+		m.book.worked(time.Now(), id, addr)
+	}
+}
+
+// Sample takes a member's clock as measured: ahead is how far it is before the host's.
+func (m *Mesh) Sample(id identity.PeerID, ahead time.Duration) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	member, ok := m.ledger.State(m.now()).Member(id)
+	if ok {
+		m.clock.sample(time.Now(), id, ahead, member.Admin)
+	}
+}
+
+// Skew is how far the mesh's clock is ahead of the host's.
+func (m *Mesh) Skew() time.Duration {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.clock.skew(time.Now())
+}
+
+// SaveError is why state could not be written the last time; nil when it could.
+func (m *Mesh) SaveError() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.saveErr
+}
+
+// Ledger state for readers.
+func (m *Mesh) state() *ledger.State {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.ledger.State(m.now())
+}
