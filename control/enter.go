@@ -274,7 +274,7 @@ func (e *entering) result(r attempt) (done bool, err error) {
 
 func (e *entering) dropAttempt(p Provisional) {
 	delete(e.attempts, p.Node)
-	p.Gone = true
+	p.Over = true
 	e.Provisional(p)
 }
 

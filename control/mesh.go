@@ -41,7 +41,7 @@ type Config struct {
 	Observe func(identity.PeerID) netip.AddrPort
 	// Rendezvous sends a datagram of joining to an underlay address.
 	Rendezvous func(to netip.AddrPort, pkt []byte)
-	// Provisional makes a joiner reachable; a nil PSK in Gone ends that. Called without locks held.
+	// Provisional makes a joiner reachable, or with Over ends that. Called without locks held.
 	Provisional func(Provisional)
 	// Changed gets every new map, one at a time. It must not block for long.
 	Changed func(*netmap.Map)
@@ -56,7 +56,7 @@ type Provisional struct {
 	Control netip.Addr
 	Addr    netip.AddrPort // where its Intro or Welcome came from
 	PSK     identity.Secret
-	Gone    bool // it did not become a member
+	Over    bool // it is a member now, or will not be one
 }
 
 // Mesh is a member's side of its network. Safe for concurrent use.

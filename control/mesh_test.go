@@ -127,7 +127,9 @@ func (w *world) facts() []fact {
 	return all
 }
 
-func (m *member) control() netip.Addr { return netmap.ControlAddr(m.world.ledger.Genesis().ID, m.id.ID()) }
+func (m *member) control() netip.Addr {
+	return netmap.ControlAddr(m.world.ledger.Genesis().ID, m.id.ID())
+}
 
 // start runs the member. A stopped one starts anew from its store, as after a restart.
 func (m *member) start() {

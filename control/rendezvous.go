@@ -309,8 +309,11 @@ func (m *Mesh) let(conn *wire.Conn, from netip.Addr) {
 		return
 	}
 	m.mu.Lock()
-	delete(m.provisional, from) // it is a member now; nothing is taken down
+	delete(m.provisional, from)
 	m.mu.Unlock()
+	over := p.Provisional
+	over.Over = true
+	m.cfg.Provisional(over)
 	m.log.Info("let in", "peer", admit.Node)
 }
 

@@ -360,7 +360,7 @@ func (m *Mesh) housekeep() {
 		if now.After(p.until) {
 			delete(m.provisional, addr)
 			gone := p.Provisional
-			gone.Gone = true
+			gone.Over = true
 			defer m.cfg.Provisional(gone)
 		}
 	}

@@ -255,6 +255,11 @@ func (c *Conn) RemoveProvisional(id identity.PeerID) {
 	c.do(func(_ time.Time, core *core) { core.removeProvisional(id) })
 }
 
+// Found takes what an Intro or Welcome told of a member: an address where it answers, and how far its clock is ahead.
+func (c *Conn) Found(id identity.PeerID, addr netip.AddrPort, ahead time.Duration) {
+	c.do(func(now time.Time, core *core) { core.found(now, id, addr, ahead) })
+}
+
 // LinkChanged verifies every path in use anew, at once, after the host's links or addresses changed.
 func (c *Conn) LinkChanged() {
 	c.do(func(now time.Time, core *core) { core.linkChanged(now) })

@@ -207,6 +207,7 @@ func (c *core) handlePong(now time.Time, p *peer, from arrival, m *disco.Message
 	path.ponged(now, rtt, from.local)
 	p.heard = now
 	p.clock, p.clockKnown = m.Time.Add(rtt/2).Sub(now), true
+	c.setHours(p, p.clock)
 	c.tell(Event{Type: EventClock, Peer: p.id, Clock: p.clock})
 	if !from.relay {
 		if c.byAddr[from.addr] != p {

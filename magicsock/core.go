@@ -229,6 +229,20 @@ func (c *core) addProvisional(now time.Time, id identity.PeerID, wg identity.WGK
 	}
 }
 
+// found takes what an Intro or Welcome told of a member.
+func (c *core) found(now time.Time, id identity.PeerID, addr netip.AddrPort, ahead time.Duration) {
+	p := c.peers[id]
+	if p == nil || !p.known || len(c.usable(addr)) == 0 {
+		return
+	}
+	c.setHours(p, ahead)
+	if path := p.addPath(addr); path != nil && !path.confirmed() {
+		path.tries, path.next = 0, time.Time{}
+	}
+	p.wantedAt = time.Time{} // look for it anew, quickly
+	c.schedule(now, p)
+}
+
 // removeProvisional forgets a peer that did not become a member.
 func (c *core) removeProvisional(id identity.PeerID) {
 	if p := c.peers[id]; p != nil && !p.known {

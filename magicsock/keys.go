@@ -80,16 +80,33 @@ func (t *tagTable) lookup(now time.Time, c *core, tag disco.Tag) []tagged {
 func (t *tagTable) build(c *core, hour int64) {
 	t.hour, t.built, t.byTag = hour, true, make(map[disco.Tag][]tagged, 3*len(c.peers))
 	for i, k := range c.secrets {
-		for id, p := range c.peers {
+		for _, p := range c.peers {
 			if !p.known || p.disco == (identity.DiscoKey{}) {
 				continue
 			}
-			for h := hour - 1; h <= hour+1; h++ {
-				tag := disco.TagOf(k, id, h)
-				if len(t.byTag[tag]) < maxTagTries {
-					t.byTag[tag] = append(t.byTag[tag], tagged{peer: p, k: i})
-				}
+			t.add(k, i, p, hour)
+			if p.hours != 0 {
+				t.add(k, i, p, hour+p.hours)
 			}
 		}
+	}
+}
+
+// add enters a member's tags around an hour.
+func (t *tagTable) add(k identity.Secret, i int, p *peer, hour int64) {
+	for h := hour - 1; h <= hour+1; h++ {
+		tag := disco.TagOf(k, p.id, h)
+		if len(t.byTag[tag]) < maxTagTries {
+			t.byTag[tag] = append(t.byTag[tag], tagged{peer: p, k: i})
+		}
+	}
+}
+
+// setHours notes that a member's clock is so far ahead of ours that its tags are those of other hours.
+func (c *core) setHours(p *peer, ahead time.Duration) {
+	hours := int64((ahead - c.skew).Round(time.Hour) / time.Hour)
+	if p.hours != hours {
+		p.hours = hours
+		c.tags.reset()
 	}
 }

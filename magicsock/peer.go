@@ -36,6 +36,7 @@ type peer struct {
 	bootKnown  bool
 	clock      time.Duration // its clock minus ours
 	clockKnown bool
+	hours      int64 // its clock minus the mesh's, in whole hours
 
 	doubt       time.Time // the best path is in doubt since then
 	lastUpgrade time.Time

@@ -1,0 +1,171 @@
+package meshnet
+
+import (
+	"context"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/meshnet/meshnet/control"
+	"github.com/meshnet/meshnet/discovery"
+	"github.com/meshnet/meshnet/identity"
+	"github.com/meshnet/meshnet/magicsock"
+	"github.com/meshnet/meshnet/tunnel"
+)
+
+// want is told that packets wait for a member.
+func (n *Node) want(id identity.PeerID) {
+	n.mu.Lock()
+	if n.asked[id].IsZero() {
+		n.asked[id] = time.Now()
+	}
+	n.mu.Unlock()
+	n.conn.Contact(id)
+}
+
+// heard ends the wait for a member.
+func (n *Node) heard(id identity.PeerID) {
+	n.mu.Lock()
+	delete(n.asked, id)
+	n.mu.Unlock()
+}
+
+// onSocket takes the events of the socket.
+func (n *Node) onSocket(e magicsock.Event) {
+	if n.mesh == nil {
+		return // joining: nobody is known yet
+	}
+	current := n.mesh.Map()
+	peer := current.Peer(e.Peer)
+	if peer == nil {
+		return
+	}
+	switch e.Type {
+	case magicsock.EventContact:
+		n.heard(e.Peer)
+		n.tun.Install(tunnel.PeerSession{ID: e.Peer, WG: peer.WG, PSK: peer.FloorPSK, Initiate: e.Initiate})
+		n.conn.SetReady(e.Peer, true)
+		n.mesh.Nudge(e.Peer)
+	case magicsock.EventRestarted, magicsock.EventUnanswered:
+		n.log.Debug("session made anew", "peer", e.Peer, "restarted", e.Type == magicsock.EventRestarted)
+		n.tun.Install(tunnel.PeerSession{ID: e.Peer, WG: peer.WG, PSK: peer.FloorPSK})
+		n.tun.Reset(e.Peer)
+		n.conn.SetReady(e.Peer, true)
+		n.mesh.Nudge(e.Peer)
+	case magicsock.EventObserved:
+		n.observed(e.Peer, e.Observed, peer.HasRole("admin"))
+	case magicsock.EventClock:
+		n.mesh.Sample(e.Peer, e.Clock)
+		n.conn.SetSkew(n.mesh.Skew())
+	case magicsock.EventPathChanged:
+		if e.Path.Kind == magicsock.PathDirect {
+			n.mesh.PathWorks(e.Peer, e.Path.Addr)
+		}
+		n.publish(EventPathChanged, peer, map[string]any{
+			"path": pathStatus(magicsock.PeerInfo{Path: e.Path, Reason: e.Reason}),
+			"from": pathStatus(magicsock.PeerInfo{Path: e.Old}),
+		})
+	}
+}
+
+// observed takes where a member sees us.
+func (n *Node) observed(by identity.PeerID, addr netip.AddrPort, admin bool) {
+	before := n.endpoints()
+	n.own.Observed(by, addr, admin)
+	if !slices.Equal(before, n.endpoints()) {
+		n.endpointsChanged()
+	}
+}
+
+// onMesh takes the events of control.
+func (n *Node) onMesh(e control.Event) {
+	peer := n.mesh.Map().Peer(e.Peer)
+	switch e.Type {
+	case control.EventSessionUp:
+		n.heard(e.Peer)
+		n.setSession(e.Peer, true)
+		if peer != nil {
+			n.log.Info("up", "peer", e.Peer, "name", peer.Name)
+			n.publish(EventPeerConnected, peer, nil)
+		}
+	case control.EventSessionDown:
+		n.setSession(e.Peer, false)
+		n.own.Forget(e.Peer)
+		if e.Left { // its next start is a new contact; packets until then are parked, not sent into the void
+			n.tun.Remove(e.Peer)
+			n.conn.SetReady(e.Peer, false)
+		}
+		if peer != nil {
+			n.log.Info("down", "peer", e.Peer, "name", peer.Name, "left", e.Left)
+			n.publish(EventPeerDisconnected, peer, map[string]any{"reason": e.Reason, "left": e.Left})
+		}
+	case control.EventDialFailed:
+		if peer != nil {
+			n.publish(EventConnectionFailed, peer, map[string]any{"reason": e.Reason})
+		}
+	case control.EventObserved:
+		n.observed(e.Peer, e.Observed, e.Admin)
+	case control.EventFound:
+		n.conn.Found(e.Peer, e.Observed, time.Duration(e.Skew))
+		n.conn.Contact(e.Peer)
+	case control.EventIdentityCloned:
+		n.log.Error("another running node has this node's key")
+		n.publish(EventIdentityCloned, nil, nil)
+	case control.EventNameConflict:
+		n.publish(EventNameConflict, peer, map[string]any{"name": e.Name})
+	case control.EventInviteOverused:
+		n.publish(EventInviteOverused, nil, map[string]any{"invite": e.Name})
+	case control.EventRevoked:
+		id := e.Peer.String()
+		n.bus.publish(Event{Time: time.Now().UTC(), Type: EventMemberRevoked, Peer: &id})
+		if e.Peer == n.id.ID() {
+			n.log.Error("this node was revoked")
+			n.stop(ErrRevoked)
+		}
+	}
+}
+
+func (n *Node) setSession(id identity.PeerID, up bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if up {
+		n.sessions[id] = true
+	} else {
+		delete(n.sessions, id)
+	}
+}
+
+// bootstrap introduces the node to the addresses that the user named, again and again while nobody is connected: 1, 2,
+// 4, 8, 16 s, then every minute.
+func (n *Node) bootstrap(ctx context.Context) {
+	if len(n.cfg.Bootstrap) == 0 {
+		return
+	}
+	wait := time.Second
+	for {
+		if len(n.mesh.Sessions()) == 0 {
+			n.introduceAll(ctx)
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		case <-timer.C:
+		}
+		if wait *= 2; wait > 16*time.Second {
+			wait = time.Minute
+		}
+	}
+}
+
+func (n *Node) introduceAll(ctx context.Context) {
+	for _, target := range n.cfg.Bootstrap {
+		addrs, err := discovery.Resolve(ctx, target)
+		if err != nil {
+			n.publish(EventBootstrapFailed, nil, map[string]any{"target": target, "reason": err.Error()})
+			continue
+		}
+		n.mesh.Introduce(addrs)
+	}
+}

@@ -1,0 +1,235 @@
+package meshnet
+
+import (
+	"context"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/meshnet/meshnet/control"
+	"github.com/meshnet/meshnet/identity"
+	"github.com/meshnet/meshnet/netmap"
+	"github.com/meshnet/meshnet/platform"
+	"github.com/meshnet/meshnet/tunnel"
+)
+
+// coalesce is how long changes of the map are gathered after one was applied.
+const coalesce = 250 * time.Millisecond
+
+func (n *Node) poke() {
+	select {
+	case n.change <- struct{}{}:
+	default:
+	}
+}
+
+// reconcileLoop makes the workers what the newest map says: at once after a quiet time, then gathered.
+func (n *Node) reconcileLoop(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-n.change:
+		}
+		if err := n.reconcile(); err != nil {
+			n.log.Error("apply the network map", "err", err)
+			n.publish(EventError, nil, map[string]any{"text": err.Error()})
+		}
+		pause := time.NewTimer(coalesce)
+		select {
+		case <-ctx.Done():
+			pause.Stop()
+			return
+		case <-pause.C:
+		}
+	}
+}
+
+// reconcile applies the newest map, additions from the bottom up, removals in reverse.
+func (n *Node) reconcile() error {
+	old, now := n.applied.Load(), n.mesh.Map()
+	if old == now {
+		return nil
+	}
+	changes := netmap.Diff(old, now)
+	if len(changes.Removed) > 0 {
+		n.setMembers(now)
+	}
+	n.conn.SetMap(now)
+	var err error
+	if changes.Self {
+		n.tun.SetSelf(now.Network, now.Self.IP4, now.Self.IP6)
+		err = n.applyHost(now)
+	}
+	n.setMembers(now)
+	n.applied.Store(now)
+	for _, p := range changes.Changed {
+		if was := old.Peer(p.ID); was != nil && was.FloorPSK != p.FloorPSK {
+			n.tun.SetPSK(p.ID, p.FloorPSK)
+		}
+	}
+	n.tellChanges(old, changes)
+	return err
+}
+
+func (n *Node) tellChanges(old *netmap.Map, c netmap.Changes) {
+	if old == nil {
+		return
+	}
+	for _, p := range c.Added {
+		n.log.Info("peer added", "peer", p.ID, "name", p.Name)
+		n.publish(EventPeerAdded, p, nil)
+	}
+	for _, p := range c.Removed {
+		n.log.Info("peer removed", "peer", p.ID, "name", p.Name)
+		n.publish(EventPeerRemoved, p, nil)
+	}
+	if c.Self && (old.Self.IP4 != n.applied.Load().Self.IP4) {
+		n.publish(EventAddressChanged, nil, map[string]any{"ips": n.applied.Load().Self.IPs()})
+	}
+}
+
+// setMembers tells the tunnel whose packets to carry: members, and provisional peers by their control address only.
+func (n *Node) setMembers(m *netmap.Map) {
+	var members []tunnel.Member
+	if m != nil {
+		for i := range m.Peers {
+			p := &m.Peers[i]
+			ips := []netip.Addr{p.IP6, p.Control}
+			if p.IP4.IsValid() {
+				ips = append(ips, p.IP4)
+			}
+			members = append(members, tunnel.Member{ID: p.ID, WG: p.WG, IPs: ips})
+		}
+	}
+	n.mu.Lock()
+	for id, p := range n.provisional {
+		if m == nil || m.Peer(id) == nil {
+			members = append(members, tunnel.Member{ID: id, WG: p.WG, IPs: []netip.Addr{p.Control}})
+		}
+	}
+	n.mu.Unlock()
+	n.tun.SetMembers(members)
+}
+
+// applyHost gives the interface its addresses and routes.
+func (n *Node) applyHost(m *netmap.Map) error {
+	if n.tun.Userspace() {
+		n.lookForProblems()
+		return nil
+	}
+	err := n.sys.Apply(n.desired(m))
+	n.lookForProblems()
+	return err
+}
+
+// desired is how the node's interface should look. The control subnet is not among its routes.
+func (n *Node) desired(m *netmap.Map) platform.Desired {
+	d := platform.Desired{Interface: n.tun.InterfaceName(), MTU: n.tun.MTU()}
+	add := func(ip netip.Addr, routes ...netip.Prefix) {
+		if ip.IsValid() {
+			d.Addrs = append(d.Addrs, netip.PrefixFrom(ip, ip.BitLen()))
+			d.Routes = append(d.Routes, routes...)
+		}
+	}
+	add(m.Self.IP4, m.Network.Prefix4)
+	add(m.Self.IP6, m.Network.IdentitySubnet(), m.Network.ServiceSubnet())
+	return d
+}
+
+// onProvisional makes a peer reachable that is not a member yet, or ends that. The joiner initiates.
+func (n *Node) onProvisional(p control.Provisional, initiate bool) {
+	var current *netmap.Map
+	if n.mesh != nil {
+		current = n.mesh.Map()
+	}
+	if !p.Over {
+		n.mu.Lock()
+		n.provisional[p.Node] = p
+		n.mu.Unlock()
+		n.conn.AddProvisional(p.Node, p.WG, p.Addr)
+		n.setMembers(current)
+		n.tun.Install(tunnel.PeerSession{
+			ID: p.Node, WG: p.WG, PSK: p.PSK, Initiate: initiate,
+			AllowedIPs: []netip.Prefix{netip.PrefixFrom(p.Control, p.Control.BitLen())},
+		})
+		return
+	}
+	n.mu.Lock()
+	delete(n.provisional, p.Node)
+	n.mu.Unlock()
+	if current == nil || current.Peer(p.Node) == nil {
+		n.setMembers(current)
+		n.conn.RemoveProvisional(p.Node)
+		return
+	}
+	n.promote(current, p.Node)
+}
+
+// promote turns the WireGuard peer of a join into a member's: all its addresses, and the pair's PSK from the next
+// handshake on.
+func (n *Node) promote(m *netmap.Map, id identity.PeerID) {
+	n.conn.SetMap(m)
+	n.setMembers(m)
+	if p := m.Peer(id); p != nil {
+		n.tun.Install(tunnel.PeerSession{ID: id, WG: p.WG, PSK: p.FloorPSK})
+	}
+}
+
+// endpoints are where others may reach this node.
+func (n *Node) endpoints() []netip.AddrPort {
+	var all []netip.AddrPort
+	for _, e := range n.own.Endpoints() {
+		all = append(all, e.Addr)
+	}
+	return all
+}
+
+// overlays are the prefixes that are no way to reach anybody.
+func (n *Node) overlays() []netip.Prefix {
+	all := []netip.Prefix{netmap.Prefix6(n.network)}
+	if m := n.applied.Load(); m != nil {
+		all = append(all, m.Network.Prefix4)
+	}
+	return all
+}
+
+// lookAtHost takes the host's addresses as candidates.
+func (n *Node) lookAtHost() {
+	host, err := n.sys.Snapshot()
+	if err != nil {
+		n.log.Warn("read the host's addresses", "err", err)
+		return
+	}
+	addrs, loopback := platform.Usable(host, n.tun.InterfaceName(), n.overlays())
+	n.own.SetLocal(addrs, n.conn.Port())
+	own := n.own.Local()
+	for _, a := range loopback {
+		own = append(own, netip.AddrPortFrom(a, n.conn.Port()))
+	}
+	n.conn.SetOwn(own)
+}
+
+// watchHost follows changes of links and addresses.
+func (n *Node) watchHost(ctx context.Context) {
+	before := n.own.Local()
+	err := n.sys.Watch(ctx, func() {
+		n.lookAtHost()
+		n.lookForProblems()
+		n.conn.LinkChanged()
+		if now := n.own.Local(); !slices.Equal(before, now) {
+			before = now
+			n.endpointsChanged()
+		}
+	})
+	if err != nil && ctx.Err() == nil {
+		n.log.Warn("watch links", "err", err)
+	}
+}
+
+// endpointsChanged tells the others where we are now.
+func (n *Node) endpointsChanged() {
+	now := n.endpoints()
+	n.mesh.SetEndpoints(now)
+	n.publish(EventEndpointChanged, nil, map[string]any{"endpoints": now})
+}

@@ -1,0 +1,4 @@
+package meshnet
+
+// Version of this release.
+const Version = "0.1.0"

@@ -1,0 +1,162 @@
+package meshnet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/meshnet/meshnet/control"
+	"github.com/meshnet/meshnet/identity"
+	"github.com/meshnet/meshnet/magicsock"
+	"github.com/meshnet/meshnet/netmap"
+	"github.com/meshnet/meshnet/tunnel"
+)
+
+// defaultInterface is the TUN's name; a number takes the zero's place when it is taken.
+const defaultInterface = "meshnet0"
+
+// openWorkers opens the socket and the tunnel and runs both.
+func (n *Node) openWorkers() error {
+	conn, err := magicsock.New(magicsock.Config{
+		Logger: n.log, Identity: n.id, Port: n.cfg.Port, Strict: n.cfg.PortFixed,
+		Events: n.onSocket,
+		Rendezvous: func(from netip.AddrPort, pkt []byte) {
+			if take := n.rendezvous.Load(); take != nil {
+				(*take)(from, pkt)
+			}
+		},
+	})
+	if err != nil {
+		if n.cfg.PortFixed {
+			return &Hinted{err, "choose another port with --port, or leave it out to take a free one"}
+		}
+		return err
+	}
+	n.conn = conn
+	if err := n.openTunnel(); err != nil {
+		conn.Close()
+		return err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	n.lower = cancel
+	n.lowers.Go(func() { _ = n.conn.Run(ctx) }) // has no failure
+	n.lowers.Go(func() {
+		if err := n.tun.Run(ctx); err != nil {
+			n.stop(err)
+		}
+	})
+	n.lookAtHost()
+	return nil
+}
+
+// openTunnel makes the TUN that is wanted, or goes without.
+func (n *Node) openTunnel() error {
+	cfg := tunnel.Config{
+		Logger: n.log, PrivateKey: n.id.WGPrivate(), MTU: n.cfg.MTU, Bind: n.conn.Bind(),
+		Network: netmap.Network{ID: n.network, Prefix6: netmap.Prefix6(n.network)},
+		Control: netmap.ControlAddr(n.network, n.id.ID()),
+		Want:    n.want,
+	}
+	if n.cfg.TUN != TUNOff {
+		var err error
+		if n.tun, err = n.openTUN(cfg); err == nil {
+			return nil
+		}
+		if n.cfg.TUN == TUNRequire {
+			return &Hinted{fmt.Errorf("%w: %w", ErrNoTUN, err), "run as root with /dev/net/tun, or without --tun as a userspace node"}
+		}
+		n.noTUN = err
+	}
+	var err error
+	n.tun, err = tunnel.New(cfg)
+	return err
+}
+
+// openTUN tries the name that was asked for, or the default ones in turn.
+func (n *Node) openTUN(cfg tunnel.Config) (*tunnel.Tunnel, error) {
+	if n.cfg.Interface != "" {
+		cfg.Interface = n.cfg.Interface
+		return tunnel.New(cfg)
+	}
+	var err error
+	for i := range 8 {
+		cfg.Interface = strings.TrimSuffix(defaultInterface, "0") + strconv.Itoa(i)
+		var t *tunnel.Tunnel
+		if t, err = tunnel.New(cfg); err == nil || !nameTaken(err) {
+			return t, err
+		}
+	}
+	return nil, err
+}
+
+// openMesh opens the member's side of the network and hears who wants in.
+func (n *Node) openMesh() error {
+	listener, err := n.tun.ListenControl(control.Port)
+	if err != nil {
+		return err
+	}
+	n.mesh, err = control.New(control.Config{
+		Logger: n.log, Identity: n.id, Store: n.state.store, Boot: n.conn.BootID(), Version: Version,
+		Name: n.cfg.Hostname, Host: hostTag(), Port: n.conn.Port(),
+		Dial: n.tun.DialControl, Listener: listener,
+		Observe: func(id identity.PeerID) netip.AddrPort {
+			info, _ := n.conn.Peer(id)
+			return info.Path.Addr
+		},
+		Rendezvous:  n.conn.SendRendezvous,
+		Provisional: func(p control.Provisional) { n.onProvisional(p, false) },
+		Changed:     func(*netmap.Map) { n.poke() },
+		Events:      n.onMesh,
+	})
+	if err != nil {
+		listener.Close()
+		return err
+	}
+	take := n.mesh.HandleRendezvous
+	n.rendezvous.Store(&take)
+	return nil
+}
+
+// run starts what keeps the node going.
+func (n *Node) run() error {
+	if _, revoked := n.selfRevoked(); revoked {
+		return ErrRevoked
+	}
+	if err := n.reconcile(); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	n.cancel = cancel
+	n.mesh.SetEndpoints(n.endpoints())
+	if err := n.serveProxies(ctx); err != nil {
+		return err
+	}
+	n.wg.Go(func() {
+		if err := n.mesh.Run(ctx); err != nil {
+			n.log.Error("save state", "err", err)
+		}
+	})
+	n.wg.Go(func() { n.reconcileLoop(ctx) })
+	n.wg.Go(func() { n.watchHost(ctx) })
+	n.wg.Go(func() { n.bootstrap(ctx) })
+	n.publish(EventNodeReady, &n.applied.Load().Self, nil)
+	return nil
+}
+
+func (n *Node) selfRevoked() (time.Time, bool) {
+	for _, m := range n.mesh.Members() {
+		if m.ID == n.id.ID() && !m.Revoked.IsZero() {
+			return m.Revoked, true
+		}
+	}
+	return time.Time{}, false
+}
+
+func nameTaken(err error) bool {
+	return errors.Is(err, syscall.EBUSY)
+}
