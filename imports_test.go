@@ -36,6 +36,7 @@ var layers = map[string]int{
 	"internal/safefile": layerBase,
 	"internal/sim":      layerBase,
 	"internal/netlab":   layerBase,
+	"internal/e2e":      layerCmd,
 	"identity":          layerIdentity,
 	"netmap":            layerData,
 	"policy":            layerData,

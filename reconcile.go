@@ -2,6 +2,7 @@ package meshnet
 
 import (
 	"context"
+	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -164,6 +165,17 @@ func (n *Node) onProvisional(p control.Provisional, initiate bool) {
 		return
 	}
 	n.promote(current, p.Node)
+}
+
+// endProvisional ends what a join left.
+func (n *Node) endProvisional() {
+	n.mu.Lock()
+	left := slices.Collect(maps.Values(n.provisional))
+	n.mu.Unlock()
+	for _, p := range left {
+		p.Over = true
+		n.onProvisional(p, false)
+	}
 }
 
 // promote turns the WireGuard peer of a join into a member's: all its addresses, and the pair's PSK from the next

@@ -130,6 +130,7 @@ func (n *Node) run() error {
 	if err := n.reconcile(); err != nil {
 		return err
 	}
+	n.endProvisional() // who let us in is a member like others now
 	ctx, cancel := context.WithCancel(context.Background())
 	n.cancel = cancel
 	n.mesh.SetEndpoints(n.endpoints())

@@ -110,7 +110,8 @@ type floor struct{ k, psk identity.Secret }
 
 type provisional struct {
 	Provisional
-	until time.Time
+	until   time.Time // taken down then
+	settled time.Time // no other Intro replaces it before
 }
 
 type sessionCounters struct {

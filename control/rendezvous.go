@@ -21,6 +21,8 @@ const (
 	introQueue     = 256
 	maxProvisional = 64
 	provisionalFor = 10 * time.Second
+	// settleFor is how long the first Welcome to a joiner stands before another Intro of it takes its place.
+	settleFor = 2 * time.Second
 	// introduceEvery is how often a member that does not answer gets an Intro of ours.
 	introduceEvery = time.Minute
 	introduceFor   = 10 * time.Second
@@ -130,10 +132,13 @@ func (m *Mesh) decide(now time.Time, answerer *join.Answerer, req *join.Request)
 	}
 	m.mu.Lock()
 	full := len(m.provisional) >= maxProvisional
-	_, again := m.provisional[netmap.ControlAddr(m.network.ID, req.Node)]
+	last, again := m.provisional[netmap.ControlAddr(m.network.ID, req.Node)]
 	m.mu.Unlock()
-	if full && !again {
+	switch {
+	case full && !again:
 		return answerer.Refuse(now, req, join.WordFull)
+	case again && now.Before(last.settled):
+		return nil // it asks several of our addresses at once; the one that was answered first goes on
 	}
 	reply, psk := answerer.Accept(now, req, m.MeshTime())
 	m.addProvisional(Provisional{
@@ -144,7 +149,8 @@ func (m *Mesh) decide(now time.Time, answerer *join.Answerer, req *join.Request)
 
 func (m *Mesh) addProvisional(p Provisional) {
 	m.mu.Lock()
-	m.provisional[p.Control] = provisional{p, time.Now().Add(provisionalFor)}
+	now := time.Now()
+	m.provisional[p.Control] = provisional{p, now.Add(provisionalFor), now.Add(settleFor)}
 	m.mu.Unlock()
 	m.cfg.Provisional(p)
 }

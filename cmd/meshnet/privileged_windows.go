@@ -1,0 +1,5 @@
+package main
+
+import "golang.org/x/sys/windows"
+
+func privileged() bool { return windows.GetCurrentProcessToken().IsElevated() }

@@ -1,0 +1,166 @@
+package main
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/meshnet/meshnet"
+)
+
+// parse gives what `up` makes of arguments.
+func parse(t *testing.T, args string, root bool) (meshnet.Config, error) {
+	t.Helper()
+	a := &app{host: host{os: "linux"}, from: map[string]string{}}
+	cmd := a.upCommand()
+	var got meshnet.Config
+	var gotErr error
+	flags := upFlagsOf(cmd)
+	if err := cmd.ParseFlags(strings.Fields(args)); err != nil {
+		t.Fatal(err)
+	}
+	got, gotErr = flags().config(cmd.Flags().Changed, root, func(host string) ([]netip.Addr, error) {
+		if host == "named.example" {
+			return []netip.Addr{netip.MustParseAddr("::ffff:192.0.2.7"), netip.MustParseAddr("2001:db8::7")}, nil
+		}
+		return nil, errors.New("no such host")
+	})
+	return got, gotErr
+}
+
+// upFlagsOf reads the flags back, by the types they have.
+func upFlagsOf(cmd *cobra.Command) func() upFlags {
+	return func() upFlags {
+		f := cmd.Flags()
+		var u upFlags
+		u.joinTimeout, _ = f.GetDuration("join-timeout")
+		u.network, _ = f.GetString("network")
+		u.cidr, _ = f.GetString("cidr")
+		u.hostname, _ = f.GetString("hostname")
+		u.userspace, _ = f.GetBool("userspace")
+		u.tun, _ = f.GetString("tun")
+		u.mtu, _ = f.GetInt("mtu")
+		u.port, _ = f.GetUint16("port")
+		u.advertise, _ = f.GetStringSlice("advertise")
+		u.bootstrap, _ = f.GetStringSlice("bootstrap")
+		u.socks5, _ = f.GetString("socks5")
+		u.httpProxy, _ = f.GetString("http-proxy")
+		u.forwardInbound, _ = f.GetBool("forward-inbound")
+		return u
+	}
+}
+
+func TestUpConfig(t *testing.T) {
+	// base is what no flags mean for somebody without root.
+	base := meshnet.Config{
+		TUN: meshnet.TUNTry, MTU: 1280, Port: 41820, SOCKS5: "127.0.0.1:1080", HTTPProxy: "127.0.0.1:1081", ForwardInbound: true,
+	}
+	for _, tt := range []struct {
+		args string
+		root bool
+		want func(c *meshnet.Config)
+	}{
+		{"", false, func(*meshnet.Config) {}},
+		{"", true, func(*meshnet.Config) {}},
+		{"--userspace", true, func(c *meshnet.Config) { c.TUN = meshnet.TUNOff }},
+		{"--userspace", false, func(c *meshnet.Config) { c.TUN = meshnet.TUNOff }},
+		{"--tun wg9", true, func(c *meshnet.Config) { c.TUN, c.Interface = meshnet.TUNRequire, "wg9" }},
+		{"--tun wg9", false, func(c *meshnet.Config) { c.TUN, c.Interface = meshnet.TUNRequire, "wg9" }},
+		{"--port 7", true, func(c *meshnet.Config) { c.Port, c.PortFixed = 7, true }},
+		{"--port 0", true, func(c *meshnet.Config) { c.Port, c.PortFixed = 0, true }},
+		{"--port 41820", true, func(c *meshnet.Config) { c.PortFixed = true }},
+		{"--mtu 1400", true, func(c *meshnet.Config) { c.MTU = 1400 }},
+		{"--network home --hostname web --join-timeout 5s", true, func(c *meshnet.Config) {
+			c.Network, c.Hostname, c.JoinTimeout = "home", "web", 5*time.Second
+		}},
+		{"--cidr 10.9.0.0/16", true, func(c *meshnet.Config) { c.Prefix4 = netip.MustParsePrefix("10.9.0.0/16") }},
+		{"--cidr 10.0.0.0/8", true, func(c *meshnet.Config) { c.Prefix4 = netip.MustParsePrefix("10.0.0.0/8") }},
+		{"--cidr 10.9.16.0/20", true, func(c *meshnet.Config) { c.Prefix4 = netip.MustParsePrefix("10.9.16.0/20") }},
+		{"--forward-inbound=false", false, func(c *meshnet.Config) { c.ForwardInbound = false }},
+		{"--bootstrap a:1 --bootstrap [::1]:2,c:3", true, func(c *meshnet.Config) { c.Bootstrap = []string{"a:1", "[::1]:2", "c:3"} }},
+		{"--advertise 192.0.2.1:5 --advertise named.example:6", true, func(c *meshnet.Config) {
+			c.Advertise = []netip.AddrPort{
+				netip.MustParseAddrPort("192.0.2.1:5"), netip.MustParseAddrPort("192.0.2.7:6"),
+				netip.MustParseAddrPort("[2001:db8::7]:6"),
+			}
+		}},
+		// A proxy that was given is fixed; the other one is a default of userspace mode.
+		{"--socks5 127.0.0.1:9", false, func(c *meshnet.Config) { c.SOCKS5, c.ProxyFixed = "127.0.0.1:9", true }},
+		{"--socks5 127.0.0.1:9", true, func(c *meshnet.Config) { c.SOCKS5, c.HTTPProxy, c.ProxyFixed = "127.0.0.1:9", "", true }},
+		{"--http-proxy :0 --userspace", true, func(c *meshnet.Config) { c.HTTPProxy, c.ProxyFixed, c.TUN = ":0", true, meshnet.TUNOff }},
+		{"--http-proxy :0 --tun x", true, func(c *meshnet.Config) {
+			c.SOCKS5, c.HTTPProxy, c.ProxyFixed, c.TUN, c.Interface = "", ":0", true, meshnet.TUNRequire, "x"
+		}},
+		{"--socks5= --http-proxy=", false, func(c *meshnet.Config) { c.SOCKS5, c.HTTPProxy, c.ProxyFixed = "", "", true }},
+	} {
+		got, err := parse(t, tt.args, tt.root)
+		if err != nil {
+			t.Errorf("%q: %v", tt.args, err)
+			continue
+		}
+		want := base
+		tt.want(&want)
+		if len(got.Bootstrap) == 0 {
+			got.Bootstrap = nil
+		}
+		if !reflect.DeepEqual(got, want) {
+			t.Errorf("%q, root %v:\n got %+v\nwant %+v", tt.args, tt.root, got, want)
+		}
+	}
+	if _, err := parse(t, "--advertise gone.example:6", true); err == nil || errors.As(err, new(*flagError)) {
+		t.Errorf("a name that is not found: %v", err)
+	}
+}
+
+// A default proxy address that is taken is none to fail for, even when the other was given.
+func TestSettleProxies(t *testing.T) {
+	taken, err := net.Listen("tcp", defaultHTTP)
+	if err != nil {
+		t.Skipf("the default address is taken here: %v", err)
+	}
+	defer taken.Close()
+	c := meshnet.Config{SOCKS5: "127.0.0.1:9", HTTPProxy: defaultHTTP, ProxyFixed: true}
+	settleProxies(&c)
+	if c.SOCKS5 != "127.0.0.1:9" || c.HTTPProxy != "127.0.0.1:0" {
+		t.Errorf("got %s and %s", c.SOCKS5, c.HTTPProxy)
+	}
+	c = meshnet.Config{HTTPProxy: defaultHTTP}
+	if settleProxies(&c); c.HTTPProxy != defaultHTTP {
+		t.Error("the node itself moves what is not fixed")
+	}
+}
+
+func TestToken(t *testing.T) {
+	r := newRig(t)
+	file := filepath.Join(r.dir, "token")
+	if err := os.WriteFile(file, []byte("\n  mesh1file \nrest\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	empty := filepath.Join(r.dir, "empty")
+	if err := os.WriteFile(empty, []byte("\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct{ join, stdin, want string }{
+		{"", "unread", ""},
+		{"mesh1literal", "", "mesh1literal"},
+		{"@" + file, "", "mesh1file"},
+		{"-", "mesh1stdin\n", "mesh1stdin"},
+		{"-", "mesh1unended", "mesh1unended"},
+	} {
+		a := &app{stdin: strings.NewReader(tt.stdin)}
+		if got, err := a.token(tt.join); err != nil || got != tt.want {
+			t.Errorf("%q: %q, %v", tt.join, got, err)
+		}
+	}
+	for join, code := range map[string]int{"@" + empty: exitFailed, "-": exitFailed, "@/nonexistent": exitFailed} {
+		r.want(r.run("up", "--join", join), code)
+	}
+}
