@@ -20,6 +20,7 @@ func (n *Node) want(id identity.PeerID) {
 		n.asked[id] = time.Now()
 	}
 	n.mu.Unlock()
+	n.log.Debug("packets wait", "peer", id)
 	n.conn.Contact(id)
 }
 
@@ -42,6 +43,7 @@ func (n *Node) onSocket(e magicsock.Event) {
 	}
 	switch e.Type {
 	case magicsock.EventContact:
+		n.log.Debug("contact", "peer", e.Peer, "initiate", e.Initiate)
 		n.heard(e.Peer)
 		n.tun.Install(tunnel.PeerSession{ID: e.Peer, WG: peer.WG, PSK: peer.FloorPSK, Initiate: e.Initiate})
 		n.conn.SetReady(e.Peer, true)
@@ -58,6 +60,7 @@ func (n *Node) onSocket(e magicsock.Event) {
 		n.mesh.Sample(e.Peer, e.Clock)
 		n.conn.SetSkew(n.mesh.Skew())
 	case magicsock.EventPathChanged:
+		n.log.Debug("path", "peer", e.Peer, "endpoint", e.Path.Addr, "kind", e.Path.Kind, "reason", e.Reason)
 		if e.Path.Kind == magicsock.PathDirect {
 			n.mesh.PathWorks(e.Peer, e.Path.Addr)
 		}

@@ -30,17 +30,21 @@ const (
 // goodbye and returns after everything it started has ended.
 func (m *Mesh) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
-	wg.Go(func() { m.serve(ctx, &wg) })
+	// Sessions outlast ctx until they were told why they end.
+	sessions, endSessions := context.WithCancel(context.WithoutCancel(ctx))
+	defer endSessions()
+	wg.Go(func() { m.serve(ctx, sessions, &wg) })
 	wg.Go(func() { m.answer(ctx, &wg) })
 	wg.Go(func() { m.save(ctx) })
 	ticker := time.NewTicker(tick)
 	defer ticker.Stop()
 	m.publish()
 	for {
-		m.dialDue(ctx, &wg)
+		m.dialDue(sessions, &wg)
 		select {
 		case <-ctx.Done():
 			m.endSessions(reasonGoodbye)
+			endSessions()
 			wg.Wait()
 			return errors.Join(m.flush(), m.saveBook())
 		case <-m.dirty:
@@ -52,7 +56,7 @@ func (m *Mesh) Run(ctx context.Context) error {
 }
 
 // serve accepts control streams.
-func (m *Mesh) serve(ctx context.Context, wg *sync.WaitGroup) {
+func (m *Mesh) serve(ctx, sessions context.Context, wg *sync.WaitGroup) {
 	stop := context.AfterFunc(ctx, func() { m.cfg.Listener.Close() })
 	defer stop()
 	slots := make(chan struct{}, acceptBudget)
@@ -72,7 +76,7 @@ func (m *Mesh) serve(ctx context.Context, wg *sync.WaitGroup) {
 		}
 		wg.Go(func() {
 			defer func() { <-slots }()
-			m.accept(ctx, c)
+			m.accept(sessions, c)
 		})
 	}
 }

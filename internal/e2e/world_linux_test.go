@@ -91,6 +91,9 @@ func (n *node) up(args ...string) *node {
 func (n *node) begin(args ...string) {
 	n.w.t.Helper()
 	all := append([]string{"up", "--state", n.state, "--hostname", n.name}, args...)
+	if os.Getenv("MESHNET_TEST_LOG") != "" {
+		all = append(all, "-v")
+	}
 	proc, err := n.host.Start(netlab.Proc{Path: n.w.bin, Args: all})
 	if err != nil {
 		n.w.t.Fatal(err)
