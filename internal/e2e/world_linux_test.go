@@ -162,13 +162,17 @@ func (n *node) status() *meshnet.Status {
 // ping pings an address of another node from the OS until a reply comes, and returns how long that took.
 func (n *node) ping(to netip.Addr, limit time.Duration) time.Duration {
 	n.w.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), limit)
-	defer cancel()
-	took, err := n.host.PingUntil(ctx, to)
+	took, err := n.tryPing(to, limit)
 	if err != nil {
 		n.w.t.Fatalf("ping from %s to %s: %v", n.name, to, err)
 	}
 	return took
+}
+
+func (n *node) tryPing(to netip.Addr, limit time.Duration) (time.Duration, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	return n.host.PingUntil(ctx, to)
 }
 
 // pingNode pings another node by the mesh's own ping until a reply comes; it works without a TUN.
