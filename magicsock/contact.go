@@ -178,18 +178,26 @@ func (c *core) handlePing(now time.Time, p *peer, from arrival, m *disco.Message
 	if path == nil {
 		return
 	}
-	fresh := p.clockKnown && m.Boot == p.boot && m.Time.Sub(now.Add(p.clock)).Abs() < clockSlack
-	wants := m.Flags&disco.FlagWants != 0
-	if wants && fresh {
-		p.theyWant = now
-		c.tellWish(now, p)
-	}
-	ask := !fresh || !path.confirmed() || now.Sub(path.lastPong) > askAfter || wants ||
-		p.wanted(now) && m.Flags&disco.FlagReady != 0
-	if ask && now.Sub(path.lastPing) >= minAsk {
+	if c.worthAsking(now, p, path, m) && now.Sub(path.lastPing) >= minAsk {
 		path.local = from.local
 		c.ping(now, p, path)
 	}
+}
+
+// worthAsking decides whether a ping makes us send one too. Only news do, so that two pings never chase each other:
+// an unverified path or run, a wish that is new, readiness that we wait for.
+func (c *core) worthAsking(now time.Time, p *peer, path *path, m *disco.Message) bool {
+	fresh := p.clockKnown && m.Boot == p.boot && m.Time.Sub(now.Add(p.clock)).Abs() < clockSlack
+	wish := false
+	if m.Flags&disco.FlagWants != 0 {
+		wish = now.Sub(p.theyWant) > time.Second
+		if fresh {
+			p.theyWant = now
+			c.tellWish(now, p)
+		}
+	}
+	ready := m.Flags&disco.FlagReady != 0 && p.wanted(now) && !p.told
+	return !fresh || !path.confirmed() || now.Sub(path.lastPong) > askAfter || wish || ready
 }
 
 // minAsk is the least time between two pings that pings provoke on one path.

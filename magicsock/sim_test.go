@@ -1,0 +1,324 @@
+package magicsock
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/meshnet/meshnet/identity"
+	"github.com/meshnet/meshnet/internal/sim"
+	"github.com/meshnet/meshnet/magicsock/disco"
+	"github.com/meshnet/meshnet/netmap"
+)
+
+// simSeed may be changed to look for other histories; a failure prints it.
+const simSeed = 1
+
+// simNode is a core on a simulated host. It plays the device too: a contact makes it ready.
+type simNode struct {
+	world  *sim.World
+	core   *core
+	id     *identity.Identity
+	host   *sim.Host
+	socket *sim.Socket
+	addr   netip.AddrPort
+	ahead  time.Duration // its clock before the world's
+	events []Event
+	timer  *sim.Timer
+}
+
+func newSimNode(w *sim.World, seed byte, host *sim.Host, addr string) *simNode {
+	id := identity.FromSeed(identity.Secret{seed})
+	n := &simNode{world: w, id: id, host: host, addr: netip.MustParseAddrPort(addr)}
+	n.core = newCore(id, disco.BootID{seed}, rand.New(rand.NewPCG(simSeed, uint64(seed))))
+	n.socket = host.Bind(n.addr.Port(), func(from netip.AddrPort, pkt []byte) {
+		n.core.handleContact(n.now(), arrival{addr: from}, pkt)
+		n.act()
+	})
+	return n
+}
+
+func (n *simNode) now() time.Time { return n.world.Now().Add(n.ahead) }
+
+func (n *simNode) peer(addrs ...netip.AddrPort) netmap.Peer {
+	return netmap.Peer{ID: n.id.ID(), WG: n.id.WG(), Disco: n.id.Disco(), Endpoints: addrs}
+}
+
+func (n *simNode) know(peers ...netmap.Peer) {
+	slices.SortFunc(peers, func(a, b netmap.Peer) int { return a.ID.Compare(b.ID) })
+	n.core.setMap(n.now(), &netmap.Map{Network: netmap.Network{ID: identity.NetworkID{7}}, Peers: peers, Keys: []identity.Secret{{9}}})
+	n.act()
+}
+
+// act does what the core decided and sets its timer.
+func (n *simNode) act() {
+	sends, events, _ := n.core.take()
+	for _, s := range sends {
+		n.socket.Send(s.to, s.pkt)
+	}
+	n.events = append(n.events, events...)
+	for _, e := range events {
+		if e.Type == EventContact {
+			n.core.setReady(n.now(), e.Peer, true)
+			n.act()
+		}
+	}
+	if n.timer != nil {
+		n.timer.Stop()
+	}
+	if next := n.core.nextDeadline(); !next.IsZero() {
+		n.timer = n.world.At(next.Add(-n.ahead), func() {
+			n.core.tick(n.now())
+			n.act()
+		})
+	}
+}
+
+func (n *simNode) contact(to *simNode) {
+	n.core.contact(n.now(), to.id.ID())
+	n.act()
+}
+
+// send plays a data packet: it notices a path that nothing vouches for, as Conn.sendBatch does.
+func (n *simNode) send(to *simNode) {
+	p := n.core.peers[to.id.ID()]
+	if p.ep.route.Load() == nil {
+		n.contact(to)
+		return
+	}
+	if p.ep.stale(n.now()) {
+		n.core.verify(n.now(), p)
+		n.act()
+	}
+}
+
+func (n *simNode) has(match func(Event) bool) bool { return slices.ContainsFunc(n.events, match) }
+
+func (n *simNode) initiates(to *simNode) func() bool {
+	return func() bool {
+		return n.has(func(e Event) bool { return e.Type == EventContact && e.Peer == to.id.ID() && e.Initiate })
+	}
+}
+
+func (n *simNode) route(to *simNode) *route { return n.core.peers[to.id.ID()].ep.route.Load() }
+
+// pair is two nodes on public addresses.
+func pair(t *testing.T, link sim.Link) (w *sim.World, net *sim.Network, a, b *simNode) {
+	t.Helper()
+	t.Logf("seed %d", simSeed)
+	w = sim.New(simSeed)
+	net = w.Network(link)
+	a = newSimNode(w, 1, net.Host(netip.MustParseAddr("203.0.113.1")), "203.0.113.1:41820")
+	b = newSimNode(w, 2, net.Host(netip.MustParseAddr("198.51.100.1")), "198.51.100.1:41820")
+	return w, net, a, b
+}
+
+func TestSimContactUnderLoss(t *testing.T) {
+	for _, loss := range []float64{0, 0.1, 0.3} {
+		t.Run(fmt.Sprint(loss), func(t *testing.T) {
+			w, net, a, b := pair(t, sim.Link{Delay: 20 * time.Millisecond, Jitter: 5 * time.Millisecond, Loss: loss})
+			a.know(b.peer(b.addr))
+			b.know(a.peer())
+			start := w.Now()
+			a.contact(b)
+			want := 400 * time.Millisecond
+			if loss > 0 {
+				want = 5 * time.Second
+			}
+			if !w.RunUntil(a.initiates(b), want) {
+				t.Fatalf("no handshake begins within %v", want)
+			}
+			t.Logf("initiation after %v", w.Now().Sub(start))
+			w.RunFor(10 * time.Second)
+			if sent := net.Counters().Sent; sent > 60 {
+				t.Fatalf("%d datagrams for one contact", sent)
+			}
+			if !b.has(func(e Event) bool { return e.Type == EventContact && e.Peer == a.id.ID() && !e.Initiate }) {
+				t.Fatal("b did not install a")
+			}
+		})
+	}
+}
+
+// TestSimBehindNAT reaches a node behind a NAT as soon as it has sent something itself.
+func TestSimBehindNAT(t *testing.T) {
+	for _, kind := range []sim.NATKind{sim.FullCone, sim.AddressRestricted, sim.PortRestricted, sim.Symmetric} {
+		t.Run(fmt.Sprint(kind), func(t *testing.T) {
+			w := sim.New(simSeed)
+			net := w.Network(sim.Link{Delay: 10 * time.Millisecond})
+			nat := net.NAT(kind, netip.MustParseAddr("203.0.113.1"))
+			a := newSimNode(w, 1, nat.Host(netip.MustParseAddr("10.0.0.2")), "10.0.0.2:41820")
+			b := newSimNode(w, 2, net.Host(netip.MustParseAddr("198.51.100.1")), "198.51.100.1:41820")
+			a.know(b.peer(b.addr))
+			b.know(a.peer(a.addr))
+			a.contact(b)
+			if !w.RunUntil(a.initiates(b), 2*time.Second) {
+				t.Fatal("no contact")
+			}
+			r := b.route(a)
+			if r == nil || r.to.Addr() != netip.MustParseAddr("203.0.113.1") {
+				t.Fatalf("b sends to %+v, want the NAT's address", r)
+			}
+		})
+	}
+}
+
+// TestSimPathDies kills the better of two paths under data: traffic goes on both, then on the other.
+func TestSimPathDies(t *testing.T) {
+	w := sim.New(simSeed)
+	net := w.Network(sim.Link{Delay: 10 * time.Millisecond})
+	one, two := netip.MustParseAddr("198.51.100.1"), netip.MustParseAddr("2001:db8::1")
+	hostA := net.Host(netip.MustParseAddr("203.0.113.1"), netip.MustParseAddr("2001:db8::2"))
+	hostB := net.Host(one, two)
+	a := newSimNode(w, 1, hostA, "203.0.113.1:41820")
+	b := newSimNode(w, 2, hostB, "198.51.100.1:41820")
+	a.know(b.peer(netip.AddrPortFrom(one, 41820), netip.AddrPortFrom(two, 41820)))
+	b.know(a.peer(netip.AddrPortFrom(netip.MustParseAddr("203.0.113.1"), 41820), netip.MustParseAddrPort("[2001:db8::2]:41820")))
+	a.contact(b)
+	w.RunFor(2 * time.Second)
+	first := a.route(b).to
+	w.After(0, func() {})
+	stop := w.Now().Add(time.Minute)
+	var keepSending func()
+	keepSending = func() {
+		a.send(b)
+		if w.Now().Before(stop) {
+			w.After(20*time.Millisecond, keepSending)
+		}
+	}
+	w.After(0, keepSending)
+	w.RunFor(5 * time.Second)
+	if got := a.route(b).to; got != first {
+		t.Fatalf("the path moved from %v to %v without a reason", first, got)
+	}
+	dead := w.Now()
+	hostB.SetAddrs(map[bool]netip.Addr{true: two, false: one}[first.Addr() == one])
+	if !w.RunUntil(func() bool { return a.route(b).double }, 3*time.Second) {
+		t.Fatal("no doubt")
+	}
+	doubt := w.Now().Sub(dead)
+	if !w.RunUntil(func() bool { return a.route(b).to != first && !a.route(b).double }, 5*time.Second) {
+		t.Fatal("data did not move")
+	}
+	t.Logf("in doubt after %v, moved after %v", doubt, w.Now().Sub(dead))
+	if doubt > 1500*time.Millisecond {
+		t.Fatalf("in doubt only after %v", doubt)
+	}
+}
+
+// TestSimRoams moves a node to another address: it tells at once, and the other follows.
+func TestSimRoams(t *testing.T) {
+	w, _, a, b := pair(t, sim.Link{Delay: 10 * time.Millisecond})
+	a.know(b.peer(b.addr))
+	b.know(a.peer(a.addr))
+	a.contact(b)
+	w.RunFor(time.Second)
+	moved := netip.MustParseAddr("192.0.2.77")
+	a.host.SetAddrs(moved)
+	a.core.linkChanged(a.now())
+	a.act()
+	stop := w.Now().Add(10 * time.Second)
+	var keepSending func()
+	keepSending = func() {
+		b.send(a)
+		if w.Now().Before(stop) {
+			w.After(20*time.Millisecond, keepSending)
+		}
+	}
+	start := w.Now()
+	w.After(0, keepSending)
+	if !w.RunUntil(func() bool { r := b.route(a); return r.to.Addr() == moved || r.double && r.also.Addr() == moved }, 3*time.Second) {
+		t.Fatal("b does not send to the new address")
+	}
+	t.Logf("data reaches the new address after %v", w.Now().Sub(start))
+}
+
+// TestSimRestart gives a node a new boot id: the other hears of it from a pong, once.
+func TestSimRestart(t *testing.T) {
+	w, _, a, b := pair(t, sim.Link{Delay: 10 * time.Millisecond})
+	a.know(b.peer(b.addr))
+	b.know(a.peer(a.addr))
+	a.contact(b)
+	w.RunFor(time.Second)
+	b.core.boot = disco.BootID{99}
+	b.core.peers[a.id.ID()].bootKnown = false
+	b.contact(a)
+	restarted := func(e Event) bool { return e.Type == EventRestarted && e.Peer == b.id.ID() }
+	if !w.RunUntil(func() bool { return a.has(restarted) }, time.Second) {
+		t.Fatal("a did not notice")
+	}
+	w.RunFor(time.Minute)
+	count := 0
+	for _, e := range a.events {
+		if restarted(e) {
+			count++
+		}
+	}
+	if count != 1 || b.has(func(e Event) bool { return e.Type == EventRestarted }) {
+		t.Fatalf("a heard of the restart %d times", count)
+	}
+}
+
+// TestSimWrongClock sets one clock a year off. Contact fails, as tags are of other hours, until an Intro told how far;
+// then it works in both directions.
+func TestSimWrongClock(t *testing.T) {
+	for _, ahead := range []time.Duration{365 * 24 * time.Hour, -365 * 24 * time.Hour} {
+		w, _, a, b := pair(t, sim.Link{Delay: 10 * time.Millisecond})
+		a.ahead = ahead
+		a.know(b.peer(b.addr))
+		b.know(a.peer(a.addr))
+		a.contact(b)
+		w.RunFor(3 * time.Second)
+		if a.has(func(e Event) bool { return e.Type == EventContact }) {
+			t.Fatal("contact in spite of tags of another year: the test proves nothing")
+		}
+		a.core.found(a.now(), b.id.ID(), b.addr, -ahead)
+		b.core.found(b.now(), a.id.ID(), a.addr, ahead)
+		a.contact(b)
+		if !w.RunUntil(a.initiates(b), 2*time.Second) {
+			t.Fatalf("no contact with a clock that is %v ahead", ahead)
+		}
+	}
+}
+
+// TestSimIdleCostsNothing counts what two nodes send after their contact is over.
+func TestSimIdleCostsNothing(t *testing.T) {
+	w, net, a, b := pair(t, sim.Link{Delay: 10 * time.Millisecond})
+	a.know(b.peer(b.addr))
+	b.know(a.peer(a.addr))
+	a.contact(b)
+	w.RunFor(10 * time.Second)
+	before := net.Counters().Sent
+	w.RunFor(24 * time.Hour)
+	if sent := net.Counters().Sent - before; sent != 0 {
+		t.Fatalf("%d datagrams in an idle day", sent)
+	}
+}
+
+// TestSimUnreachable looks for somebody who is not there: the pings become rare and end.
+func TestSimUnreachable(t *testing.T) {
+	w, net, a, b := pair(t, sim.Link{Delay: 10 * time.Millisecond})
+	net.SetDown(b.host, true)
+	a.know(b.peer(b.addr))
+	stop := w.Now().Add(10 * time.Minute)
+	var want func()
+	want = func() {
+		a.contact(b)
+		if w.Now().Before(stop) {
+			w.After(250*time.Millisecond, want)
+		}
+	}
+	w.After(0, want)
+	w.RunFor(11 * time.Minute)
+	sent := net.Counters().Sent
+	if sent > 30 || sent < 8 {
+		t.Fatalf("%d pings in ten minutes to somebody who is not there", sent)
+	}
+	w.RunFor(time.Hour)
+	if net.Counters().Sent != sent {
+		t.Fatal("it goes on pinging after nobody wants it")
+	}
+}
