@@ -271,8 +271,11 @@ func TestRevokedMemberIsCutOff(t *testing.T) {
 		t.Fatal(err)
 	}
 	await(t, "alice forgets bob", func() bool { return len(alice.Status().Peers) == 0 })
-	if r := bob.Ping(t.Context(), "alice", 1, 56, 500*time.Millisecond); r.OK {
-		t.Fatal("a revoked member still reaches others")
+	await(t, "bob is cut off", func() bool { return !bob.Ping(t.Context(), "alice", 1, 56, 500*time.Millisecond).OK })
+	for range 3 {
+		if bob.Ping(t.Context(), "alice", 1, 56, 300*time.Millisecond).OK {
+			t.Fatal("a revoked member reaches others again")
+		}
 	}
 	if m := alice.Members()[1]; m.Revoked == nil {
 		t.Fatalf("%+v", m)

@@ -58,10 +58,6 @@ type facts struct {
 	Reaches     [][]byte `cbor:"4,keyasint,omitempty"`
 }
 
-func (f *facts) empty() bool {
-	return len(f.Statements)+len(f.Admits)+len(f.Acceptances)+len(f.Cards)+len(f.Reaches) == 0
-}
-
 // have lists everything its sender has, where digests differ.
 type have struct {
 	Heads   []identity.Hash `cbor:"0,keyasint"`

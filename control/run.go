@@ -9,7 +9,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/meshnet/meshnet/control/ledger"
 	"github.com/meshnet/meshnet/control/wire"
 	"github.com/meshnet/meshnet/identity"
 	"github.com/meshnet/meshnet/netmap"
@@ -451,11 +450,4 @@ func (m *Mesh) SaveError() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.saveErr
-}
-
-// Ledger state for readers.
-func (m *Mesh) state() *ledger.State {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.ledger.State(m.now())
 }

@@ -34,7 +34,12 @@ func (f *fakeTUN) Name() (string, error)    { return "fake", nil }
 func (f *fakeTUN) Events() <-chan tun.Event { return f.events }
 func (f *fakeTUN) BatchSize() int           { return 1 }
 func (f *fakeTUN) Close() error             { close(f.closed); close(f.events); return nil }
-func (f *fakeTUN) got() [][]byte { f.mu.Lock(); defer f.mu.Unlock(); return slices.Clone(f.out) }
+
+func (f *fakeTUN) got() [][]byte {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.out)
+}
 
 func (f *fakeTUN) Write(bufs [][]byte, offset int) (int, error) {
 	f.mu.Lock()
