@@ -10,6 +10,7 @@ import (
 	"github.com/meshnet/meshnet/discovery"
 	"github.com/meshnet/meshnet/identity"
 	"github.com/meshnet/meshnet/magicsock"
+	"github.com/meshnet/meshnet/netmap"
 	"github.com/meshnet/meshnet/tunnel"
 )
 
@@ -55,15 +56,13 @@ func (n *Node) onSocket(e magicsock.Event) {
 		n.conn.SetReady(e.Peer, true)
 		n.mesh.Nudge(e.Peer)
 	case magicsock.EventObserved:
-		n.observed(e.Peer, e.Observed, peer.HasRole("admin"))
+		n.mesh.PathWorks(e.Peer, e.Path.Addr)
+		n.observed(e.Peer, e.Observed, peer.HasRole(netmap.RoleAdmin))
 	case magicsock.EventClock:
 		n.mesh.Sample(e.Peer, e.Clock)
 		n.conn.SetSkew(n.mesh.Skew())
 	case magicsock.EventPathChanged:
 		n.log.Debug("path", "peer", e.Peer, "endpoint", e.Path.Addr, "kind", e.Path.Kind, "reason", e.Reason)
-		if e.Path.Kind == magicsock.PathDirect {
-			n.mesh.PathWorks(e.Peer, e.Path.Addr)
-		}
 		n.publish(EventPathChanged, peer, map[string]any{
 			"path": pathStatus(magicsock.PeerInfo{Path: e.Path, Reason: e.Reason}),
 			"from": pathStatus(magicsock.PeerInfo{Path: e.Old}),

@@ -9,7 +9,8 @@ import (
 )
 
 const (
-	maxGood      = 8 // good endpoints kept for a node
+	maxGood      = 8   // good endpoints kept for a node
+	goodRefresh  = 600 // seconds after which the time of a success is written anew
 	firstBackoff = time.Second
 	maxBackoff   = time.Minute
 	backoffTimes = 1.5
@@ -88,6 +89,9 @@ func (b *book) worked(now time.Time, id identity.PeerID, addr netip.AddrPort) {
 	}
 	e := b.entry(id)
 	raw := encodeEndpoint(addr)
+	if len(e.Good) > 0 && slices.Equal(e.Good[0].Addr, raw) && unixSeconds(now) < e.Good[0].Last+goodRefresh {
+		return // nothing worth a write
+	}
 	e.Good = slices.DeleteFunc(e.Good, func(g good) bool { return slices.Equal(g.Addr, raw) })
 	e.Good = slices.Insert(e.Good, 0, good{raw, unixSeconds(now)})
 	e.Good = e.Good[:min(len(e.Good), maxGood)]

@@ -221,7 +221,7 @@ func (c *core) handlePong(now time.Time, p *peer, from arrival, m *disco.Message
 		if c.byAddr[from.addr] != p {
 			c.byAddr[from.addr], c.addrDirty = p, true
 		}
-		c.tell(Event{Type: EventObserved, Peer: p.id, Observed: m.Observed})
+		c.tell(Event{Type: EventObserved, Peer: p.id, Observed: m.Observed, Path: pathInfo(path)})
 	}
 	if path == p.best && !p.doubt.IsZero() {
 		p.doubt = time.Time{}

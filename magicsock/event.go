@@ -19,7 +19,7 @@ const (
 	EventRestarted
 	// EventUnanswered: Peer says that its initiations go unanswered. Its WireGuard state here is to be made anew.
 	EventUnanswered
-	// EventObserved: Peer saw our packets come from Observed.
+	// EventObserved: Peer answered by Path, and saw our packets come from Observed.
 	EventObserved
 	// EventPathChanged: data to Peer goes by Path now.
 	EventPathChanged
