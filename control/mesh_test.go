@@ -35,6 +35,7 @@ type member struct {
 	store *Store
 	mesh  *Mesh
 	boot  byte
+	index int // among the world's members
 
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
@@ -91,6 +92,7 @@ func (w *world) admit(by *member) *member {
 	if err := m.store.begin(&network, w.facts()); err != nil {
 		w.t.Fatal(err)
 	}
+	m.index = len(w.members)
 	w.members = append(w.members, m)
 	w.founder.learn(w.facts())
 	by.learn(w.facts())
@@ -140,12 +142,13 @@ func (m *member) start() {
 		m.world.t.Fatal(err)
 	}
 	cfg := Config{
-		Identity: m.id, Store: m.store, Boot: [8]byte{m.boot, 1}, Name: fmt.Sprintf("node%d", slices.Index(m.world.members, m)),
+		Identity: m.id, Store: m.store, Boot: [8]byte{m.boot, 1}, Name: fmt.Sprintf("node%d", m.index),
 		Version: "test", Port: 41820, Listener: listener,
 		Dial: func(ctx context.Context, to netip.AddrPort) (net.Conn, error) {
 			return m.world.streams.Dial(ctx, netip.AddrPortFrom(m.control(), 0), to)
 		},
-		Rendezvous: func(netip.AddrPort, []byte) {}, Provisional: func(Provisional) {},
+		Rendezvous:  func(to netip.AddrPort, pkt []byte) { m.world.carry(m, to, pkt) },
+		Provisional: func(Provisional) {},
 		Events: func(e Event) {
 			m.mu.Lock()
 			m.events = append(m.events, e)

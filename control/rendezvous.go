@@ -208,8 +208,13 @@ func wordOf(err error) join.Word {
 // decideMember answers a member that wants to be found. One that we do not know yet shows its admission; one that is
 // revoked hears nothing.
 func (m *Mesh) decideMember(now time.Time, answerer *join.Answerer, req *join.Request) []byte {
+	if req.Content.Invite != nil && req.Admit != nil {
+		if invite, err := ledger.ParseSigned(req.Content.Invite); err == nil {
+			_ = m.takeInvite(req.Admit, invite, nil) // what does not merge is not believed
+		}
+	}
 	member := false
-	_ = m.update(func(*update) error { // what does not merge is not believed
+	_ = m.update(func(*update) error {
 		if req.Content.Admit != nil && req.Content.Acceptance != nil {
 			if x, err := ledger.ParseSigned(req.Content.Acceptance); err == nil {
 				_, _ = m.ledger.AddAdmit(req.Content.Admit)
@@ -279,6 +284,9 @@ func (m *Mesh) newAsker() *join.Asker {
 	if member, ok := m.ledger.State(m.now()).Member(id); ok && !member.AdmitID.IsZero() {
 		if raw, acceptances, ok := m.ledger.Admission(member.AdmitID); ok && len(acceptances) > 0 {
 			content.Admit, content.Acceptance = raw, acceptances[0].Marshal()
+			if invite := m.ledger.Statement(member.InviteID); invite != nil {
+				content.Invite = invite.Signed.Marshal()
+			}
 		}
 	}
 	k := m.store.network.Keys[0]

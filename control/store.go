@@ -58,10 +58,13 @@ func OpenStore(dir *safefile.Dir, now time.Time) (*Store, error) {
 	if err := s.readNetwork(now); err != nil {
 		return nil, err
 	}
-	if err := s.openLogs(); err != nil {
+	if err := s.openLogs(now); err != nil {
 		return nil, err
 	}
-	return s, s.readBook(now)
+	if err := s.readBook(now); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
 }
 
 // Exists reports whether the store belongs to a network, and to which.
@@ -120,32 +123,40 @@ func (s *Store) setAside(name string, now time.Time, then string) error {
 	return nil
 }
 
-func (s *Store) openLogs() error {
-	keep := func(record []byte) error {
+func (s *Store) openLogs(now time.Time) (err error) {
+	if s.ledger, err = s.openLog(ledgerName, now); err != nil {
+		return err
+	}
+	if s.peers, err = s.openLog(peersName, now); err != nil {
+		s.ledger.Close()
+	}
+	return err
+}
+
+// openLog takes the facts of a log.
+func (s *Store) openLog(name string, now time.Time) (*safefile.Log, error) {
+	log, torn, err := s.dir.OpenLog(name, func(record []byte) error {
 		if len(record) > 1 && factKind(record[0]) <= factReach {
 			s.facts = append(s.facts, fact{kind: factKind(record[0]), raw: append([]byte(nil), record[1:]...)})
 		}
 		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", s.dir.Path(name), err)
 	}
-	var torn int64
-	var err error
-	if s.ledger, torn, err = s.dir.OpenLog(ledgerName, keep); err != nil {
-		return fmt.Errorf("read %s: %w", s.dir.Path(ledgerName), err)
-	}
-	s.noteTorn(ledgerName, torn)
-	if s.peers, torn, err = s.dir.OpenLog(peersName, keep); err != nil {
-		s.ledger.Close()
-		return fmt.Errorf("read %s: %w", s.dir.Path(peersName), err)
-	}
-	s.noteTorn(peersName, torn)
-	return nil
-}
-
-func (s *Store) noteTorn(name string, torn int64) {
-	if torn > 0 {
+	switch {
+	case log.Damaged():
+		to, err := s.dir.KeepAside(name, now)
+		if err != nil {
+			return nil, errors.Join(err, log.Close())
+		}
+		s.notes = append(s.notes, fmt.Sprintf(
+			"%s is damaged: a copy was kept as %s; its last %d bytes are cut off, the others know what they held", s.dir.Path(name), to, torn))
+	case torn > 0:
 		s.notes = append(s.notes, fmt.Sprintf(
 			"%s ended in the middle of a record; %d bytes were cut off, the others know what they held", s.dir.Path(name), torn))
 	}
+	return log, nil
 }
 
 func (s *Store) readBook(now time.Time) error {
@@ -189,7 +200,7 @@ func (s *Store) resetLogs(first []fact) error {
 		}
 	}
 	s.facts = nil
-	if err := s.openLogs(); err != nil {
+	if err := s.openLogs(time.Now()); err != nil {
 		return err
 	}
 	return s.appendTo(s.ledger, first)
@@ -200,11 +211,15 @@ func (s *Store) appendTo(log *safefile.Log, all []fact) error {
 	if s.dir == nil || len(all) == 0 {
 		return nil
 	}
-	records := make([][]byte, len(all))
+	return log.Append(records(all)...)
+}
+
+func records(all []fact) [][]byte {
+	out := make([][]byte, len(all))
 	for i, f := range all {
-		records[i] = append([]byte{byte(f.kind)}, f.raw...)
+		out[i] = append([]byte{byte(f.kind)}, f.raw...)
 	}
-	return log.Append(records...)
+	return out
 }
 
 // compact rewrites the log of cards and reaches with the newest ones only.
@@ -219,16 +234,7 @@ func (s *Store) compact(newest []fact) error {
 	if s.peers.Size() < 2*live+64<<10 {
 		return nil
 	}
-	s.peers.Close()
-	if err := s.dir.Remove(peersName); err != nil {
-		return err
-	}
-	log, _, err := s.dir.OpenLog(peersName, func([]byte) error { return nil })
-	if err != nil {
-		return err
-	}
-	s.peers = log
-	return s.appendTo(log, newest)
+	return s.peers.Replace(records(newest)...)
 }
 
 func (s *Store) saveNetwork() error {

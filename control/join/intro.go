@@ -75,7 +75,7 @@ func introHash(pkt []byte) identity.Hash {
 }
 
 // Content is what an Intro proves. A joiner sends Admit, Invite and, while they fit, Grants; a member sends Node with
-// the Admit and Acceptance that made it one (the founder neither).
+// the Admit and Acceptance that made it one and, while it fits, its Invite (the founder none of them).
 type Content struct {
 	Time       uint64           `cbor:"0,keyasint"` // unix milliseconds, the sender's clock
 	Signature  []byte           `cbor:"1,keyasint"` // by the node key over id ‖ e_j
@@ -109,8 +109,11 @@ func sealIntro(
 	c.Time = uint64(max(0, now.UnixMilli()))
 	c.Signature = node.Sign(identity.PurposeIntro, network, append(id[:], e[:]...))
 	body := dcbor.Marshal(&c)
-	if len(body)+2 > room && len(c.Grants) > 0 {
+	if len(body)+2 > room && (len(c.Grants) > 0 || c.Node != nil) {
 		c.Grants = nil
+		if c.Node != nil {
+			c.Invite = nil
+		}
 		body = dcbor.Marshal(&c)
 	}
 	if len(body)+2 > room {
@@ -153,7 +156,7 @@ func parseContent(plain []byte) (*Content, error) {
 	if err := dcbor.Unmarshal(plain[2:2+size], c); err != nil {
 		return nil, ErrMalformed
 	}
-	if (c.Node == nil) == (c.Invite == nil) || c.Time >= 1<<53 || c.Node == nil && c.Admit == nil {
+	if c.Time >= 1<<53 || c.Node == nil && (c.Invite == nil || c.Admit == nil) {
 		return nil, ErrMalformed
 	}
 	return c, nil
