@@ -68,7 +68,11 @@ func inCommand(cmd *cobra.Command, err error) error {
 	if _, ok := errors.AsType[*failure](err); ok {
 		return err
 	}
-	return &failure{strings.TrimPrefix(strings.TrimPrefix(cmd.CommandPath(), "meshnet"), " "), err}
+	what := strings.TrimPrefix(strings.TrimPrefix(cmd.CommandPath(), "meshnet"), " ")
+	if strings.HasPrefix(err.Error(), what+": ") { // the node named it
+		what = ""
+	}
+	return &failure{what, err}
 }
 
 // report prints err as the contract has it and returns the exit code.

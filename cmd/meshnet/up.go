@@ -103,7 +103,7 @@ func (a *app) up(cmd *cobra.Command, u upFlags) error {
 	if u.detach {
 		return a.detach(cmd, cfg, ready)
 	}
-	settleProxies(&cfg)
+	settleProxies(&cfg, given)
 	cfg.Logger = a.logger()
 	return a.foreground(cfg, ready, u.json)
 }

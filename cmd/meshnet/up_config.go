@@ -122,16 +122,17 @@ func (u upFlags) proxyConfig(c *meshnet.Config, given func(string) bool, root bo
 }
 
 // settleProxies moves a default proxy address that is taken to a free port where the other one is fixed: both share
-// Config.ProxyFixed.
-func settleProxies(c *meshnet.Config) {
+// Config.ProxyFixed. An address that was given is fixed even when it is the default one.
+func settleProxies(c *meshnet.Config, given func(string) bool) {
 	if !c.ProxyFixed {
 		return
 	}
 	for _, p := range []struct {
+		flag         string
 		addr         *string
 		defaultValue string
-	}{{&c.SOCKS5, defaultSOCKS}, {&c.HTTPProxy, defaultHTTP}} {
-		if *p.addr != p.defaultValue {
+	}{{"socks5", &c.SOCKS5, defaultSOCKS}, {"http-proxy", &c.HTTPProxy, defaultHTTP}} {
+		if given(p.flag) || *p.addr != p.defaultValue {
 			continue
 		}
 		if ln, err := net.Listen("tcp", *p.addr); err == nil {

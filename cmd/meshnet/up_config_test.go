@@ -127,13 +127,18 @@ func TestSettleProxies(t *testing.T) {
 		t.Skipf("the default address is taken here: %v", err)
 	}
 	defer taken.Close()
+	socksGiven := func(flag string) bool { return flag == "socks5" }
 	c := meshnet.Config{SOCKS5: "127.0.0.1:9", HTTPProxy: defaultHTTP, ProxyFixed: true}
-	settleProxies(&c)
+	settleProxies(&c, socksGiven)
 	if c.SOCKS5 != "127.0.0.1:9" || c.HTTPProxy != "127.0.0.1:0" {
 		t.Errorf("got %s and %s", c.SOCKS5, c.HTTPProxy)
 	}
+	c = meshnet.Config{HTTPProxy: defaultHTTP, ProxyFixed: true}
+	if settleProxies(&c, func(string) bool { return true }); c.HTTPProxy != defaultHTTP {
+		t.Error("an address that was given was moved, because it is the default one")
+	}
 	c = meshnet.Config{HTTPProxy: defaultHTTP}
-	if settleProxies(&c); c.HTTPProxy != defaultHTTP {
+	if settleProxies(&c, socksGiven); c.HTTPProxy != defaultHTTP {
 		t.Error("the node itself moves what is not fixed")
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 )
 
@@ -97,23 +98,49 @@ func (d *Dir) fill(f *os.File, name string, data []byte) error {
 	return d.step(OpSync, name)
 }
 
-// SetAside renames a file that makes no sense to NAME.corrupt-TIME and returns the new path.
+// SetAside renames a file that makes no sense to NAME.corrupt-TIME and returns the new path. A file that was set aside
+// before stays.
 func (d *Dir) SetAside(name string, now time.Time) (string, error) {
-	to := d.Path(name) + ".corrupt-" + now.UTC().Format("20060102T150405.000")
+	to := d.aside(name, now)
 	if err := os.Rename(d.Path(name), to); err != nil {
 		return "", err
 	}
 	return to, d.syncFolder()
 }
 
+// KeepAside copies a file of which something will be cut off to NAME.corrupt-TIME and returns the new path.
+func (d *Dir) KeepAside(name string, now time.Time) (string, error) {
+	data, err := d.Read(name)
+	if err != nil {
+		return "", err
+	}
+	to := d.aside(name, now)
+	return to, d.Write(filepath.Base(to), data)
+}
+
+// aside is a path that is free; times repeat when clocks are wrong.
+func (d *Dir) aside(name string, now time.Time) string {
+	to := d.Path(name) + ".corrupt-" + now.UTC().Format("20060102T150405.000")
+	free := to
+	for i := 2; ; i++ {
+		if _, err := os.Lstat(free); err != nil {
+			return free
+		}
+		free = fmt.Sprintf("%s-%d", to, i)
+	}
+}
+
 // Sweep removes what interrupted writes left behind. Call it once at start, under the folder's lock.
 func (d *Dir) Sweep() error {
-	left, err := filepath.Glob(filepath.Join(d.path, ".*.tmp"))
+	left, err := os.ReadDir(d.path)
 	if err != nil {
 		return err
 	}
 	for _, f := range left {
-		if err := os.Remove(f); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if !strings.HasPrefix(f.Name(), ".") || !strings.HasSuffix(f.Name(), ".tmp") {
+			continue
+		}
+		if err := os.Remove(d.Path(f.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 	}
