@@ -124,12 +124,11 @@ func knock(t *testing.T, a *join.Answerer, m *Mesh, asker *join.Asker, from neti
 	if again == nil {
 		t.Fatal("no cookie")
 	}
-	reply, req := a.Handle(now, m.view.Load(), from, again.Data)
+	_, req := a.Handle(now, m.view.Load(), from, again.Data)
 	if req == nil {
 		t.Fatalf("no request: %+v", a.Counters())
 	}
-	reply = m.decide(now, a, req)
-	_, answer := asker.Handle(now, to, reply)
+	_, answer := asker.Handle(now, to, m.decide(now, a, req))
 	return answer
 }
 
