@@ -87,9 +87,12 @@ func (c *core) checkTrust(now time.Time, p *peer) {
 		return
 	}
 	if now.Before(p.doubt.Add(doubtFor)) {
+		if !now.Before(b.next) {
+			c.ping(now, p, b)
+		}
 		return
 	}
-	b.tries = max(b.tries, quickTries)
+	b.dead = true
 	if second := p.fallback(); second != nil {
 		c.moveTo(now, p, second, "the path before it stopped answering")
 		return

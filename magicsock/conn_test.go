@@ -324,3 +324,39 @@ func TestSendAllocatesNothing(t *testing.T) {
 		t.Fatalf("%.1f allocations per batch", allocs)
 	}
 }
+
+// TestResponseSettlesInitiations counts initiations as unanswered only until the other side's own one is answered.
+func TestResponseSettlesInitiations(t *testing.T) {
+	a, b := newSide(t, 1, Config{}), newSide(t, 2, Config{})
+	b.know(a.peer())
+	a.know(b.peer(b.addr()))
+	ep, err := a.bind.ParseEndpoint(b.id.WG().Hex())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		a.send(t, b, wgPacket(wgInitiation, 148))
+	}
+	if got := ep.(*endpoint).unanswered.Load(); got != 3 {
+		t.Fatalf("%d unanswered, want 3", got)
+	}
+	a.send(t, b, wgPacket(wgResponse, 92))
+	if got := ep.(*endpoint).unanswered.Load(); got != 0 {
+		t.Fatalf("%d unanswered after our response, want 0", got)
+	}
+}
+
+// TestProvisionalMember lets a member in anew that lost its state and comes from another port.
+func TestProvisionalMember(t *testing.T) {
+	a, b, again := newSide(t, 1, Config{}), newSide(t, 2, Config{}), newSide(t, 2, Config{})
+	b.know(a.peer())
+	a.know(b.peer(b.addr()))
+	a.conn.Contact(b.id.ID())
+	b.await(t, "contact", isContact(a, false))
+	a.conn.AddProvisional(b.id.ID(), b.id.WG(), again.addr())
+	again.conn.AddProvisional(a.id.ID(), a.id.WG(), a.addr())
+	again.send(t, a, wgPacket(wgInitiation, 148))
+	if got := a.receive(t); got[0] != wgInitiation {
+		t.Fatalf("received %x", got[:4])
+	}
+}

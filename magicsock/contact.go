@@ -174,20 +174,30 @@ func (c *core) handlePing(now time.Time, p *peer, from arrival, m *disco.Message
 	reply := c.message(now, p, disco.TypePong, m.TxID)
 	reply.Observed, reply.Padding = from.addr, m.Padding
 	c.seal(now, p, from.addr, from.local, from.relay, reply)
-	path := p.addPath(from.addr)
-	if path == nil {
+	if p.clockKnown && !c.timely(now, p, m) && m.Boot == p.boot {
+		return // recorded long ago, or a clock that jumped: answered, but no reason to do anything
+	}
+	path := c.addPath(p, from.addr)
+	if path == nil || !c.worthAsking(now, p, path, m) || now.Sub(path.lastPing) < minAsk {
 		return
 	}
-	if c.worthAsking(now, p, path, m) && now.Sub(path.lastPing) >= minAsk {
-		path.local = from.local
-		c.ping(now, p, path)
+	if !path.confirmed() && !from.relay && !c.probes.Take(now, from.addr.Addr()) {
+		c.count.probeLimited.Add(1)
+		return
 	}
+	path.local = from.local
+	c.ping(now, p, path)
+}
+
+// timely reports whether a message's time is what its sender's clock should say.
+func (c *core) timely(now time.Time, p *peer, m *disco.Message) bool {
+	return p.clockKnown && m.Time.Sub(now.Add(p.clock)).Abs() < clockSlack
 }
 
 // worthAsking decides whether a ping makes us send one too. Only news do, so that two pings never chase each other:
 // an unverified path or run, a wish that is new, readiness that we wait for.
 func (c *core) worthAsking(now time.Time, p *peer, path *path, m *disco.Message) bool {
-	fresh := p.clockKnown && m.Boot == p.boot && m.Time.Sub(now.Add(p.clock)).Abs() < clockSlack
+	fresh := m.Boot == p.boot && c.timely(now, p, m)
 	wish := false
 	if m.Flags&disco.FlagWants != 0 {
 		wish = now.Sub(p.theyWant) > time.Second
@@ -306,8 +316,12 @@ func (c *core) verify(now time.Time, p *peer) {
 	if p.best == nil {
 		return
 	}
-	if p.known && now.Sub(p.best.lastPing) >= 100*time.Millisecond && p.doubt.IsZero() {
-		c.ping(now, p, p.best)
+	switch b := p.best; {
+	case !p.known || !p.doubt.IsZero():
+	case b.dead: // whatever answers first takes over; until then, with their backoffs
+		c.probeAll(now, p)
+	case now.Sub(b.lastPing) >= 100*time.Millisecond:
+		c.ping(now, p, b)
 	}
 	if now.Sub(p.lastUpgrade) >= upgradeEvery && p.best.rtt > goodEnough {
 		p.lastUpgrade = now

@@ -143,7 +143,7 @@ func (c *core) name(now time.Time, p *peer, addrs []netip.AddrPort) {
 	for _, addr := range addrs {
 		for _, usable := range c.usable(addr) {
 			fresh := p.paths[usable] == nil
-			if path := p.addPath(usable); path != nil {
+			if path := c.addPath(p, usable); path != nil {
 				path.named = true
 				if fresh && p.wanted(now) {
 					c.probe(now, p, path)
@@ -151,9 +151,9 @@ func (c *core) name(now time.Time, p *peer, addrs []netip.AddrPort) {
 			}
 		}
 	}
-	for addr, path := range p.paths {
+	for _, path := range p.paths {
 		if !path.named && !path.vouch && path != p.best && now.Sub(path.lastPong) > keepSeen {
-			delete(p.paths, addr)
+			c.forgetPath(p, path)
 		}
 	}
 }
@@ -199,10 +199,7 @@ func (c *core) setOwn(own []netip.AddrPort) {
 
 // setSkew takes how far the mesh's clock is ahead: tags and times are told by that clock.
 func (c *core) setSkew(skew time.Duration) {
-	if c.skew != skew {
-		c.skew = skew
-		c.tags.reset()
-	}
+	c.skew = skew // the tag table follows when that is another hour
 }
 
 // addProvisional makes a peer that is joining, or that lets us join, reachable at one address.
@@ -218,13 +215,13 @@ func (c *core) addProvisional(now time.Time, id identity.PeerID, wg identity.WGK
 	if p == nil {
 		p = c.newPeer(id, wg)
 	}
-	path := p.addPath(addr)
+	path := c.addPath(p, addr)
 	if path == nil {
 		return
 	}
-	if !p.known || p.best == nil {
-		path.vouch = true
-		c.byAddr[addr], c.addrDirty = p, true
+	path.vouch = true // also of a member that lost what it knew: its handshake proves the rest
+	c.byAddr[addr], c.addrDirty = p, true
+	if !p.known || p.best == nil || now.Sub(p.best.lastPong) > vouchFor {
 		c.moveTo(now, p, path, "the address that introduced itself")
 	}
 }
@@ -236,7 +233,7 @@ func (c *core) found(now time.Time, id identity.PeerID, addr netip.AddrPort, ahe
 		return
 	}
 	c.setHours(p, ahead)
-	if path := p.addPath(addr); path != nil && !path.confirmed() {
+	if path := c.addPath(p, addr); path != nil && !path.confirmed() {
 		path.tries, path.next = 0, time.Time{}
 	}
 	p.wantedAt = time.Time{} // look for it anew, quickly

@@ -29,9 +29,15 @@ func isWireGuard(pkt []byte) bool {
 
 // noteOutgoing watches the handshakes that the device sends.
 func (c *Conn) noteOutgoing(now time.Time, ep *endpoint, pkts [][]byte) {
-	if len(pkts) == 1 && len(pkts[0]) > 0 && pkts[0][0] == wgInitiation {
+	if len(pkts) != 1 || len(pkts[0]) == 0 {
+		return
+	}
+	switch pkts[0][0] {
+	case wgInitiation:
 		ep.initiated.Store(now.UnixNano())
 		ep.unanswered.Add(1)
+	case wgResponse: // the other side initiated, and the device knows it: what we sent before is settled
+		ep.unanswered.Store(0)
 	}
 }
 
@@ -59,13 +65,15 @@ func (c *core) admit(now time.Time, p *peer, from arrival, pkt []byte) bool {
 
 // release hands a held initiation over now that its path has answered.
 func (c *core) release(now time.Time, p *peer, from arrival) {
-	if p.held == nil {
+	switch {
+	case p.held == nil:
 		return
-	}
-	if p.heldFrom == from.addr && now.Sub(p.heldAt) < holdFor {
-		c.released = append(c.released, p.held)
-	} else {
+	case now.Sub(p.heldAt) >= holdFor:
 		c.count.unconfirmedInitiation.Add(1)
+	case p.heldFrom != from.addr:
+		return // another path answered; the right one still may
+	default:
+		c.released = append(c.released, p.held)
 	}
 	p.held = nil
 }

@@ -31,6 +31,7 @@ type path struct {
 
 	rtt      time.Duration // smoothed; 0 until the first pong
 	lastPong time.Time     // zero: nobody ever confirmed it
+	dead     bool          // stopped answering since
 	lastPing time.Time
 	tries    int       // pings since the last pong
 	next     time.Time // not before then, while it does not answer
@@ -38,7 +39,7 @@ type path struct {
 }
 
 // confirmed reports whether a pong came by this path that nothing has contradicted since.
-func (p *path) confirmed() bool { return !p.lastPong.IsZero() && p.tries < quickTries }
+func (p *path) confirmed() bool { return !p.lastPong.IsZero() && !p.dead }
 
 // backoff is the wait after the given number of unanswered pings: 0.25, 0.5, 1, 2 … 60 s.
 func backoff(tries int) time.Duration {
@@ -52,6 +53,7 @@ func backoff(tries int) time.Duration {
 func (p *path) pinged(now time.Time, jitter float64) {
 	p.lastPing = now
 	p.tries++
+	p.dead = p.dead || p.tries > quickTries
 	wait := backoff(p.tries)
 	p.next = now.Add(wait + time.Duration(float64(wait)*jitter/5))
 }
@@ -63,7 +65,7 @@ func (p *path) ponged(now time.Time, rtt time.Duration, local udp.Source) {
 	} else {
 		p.rtt += (rtt - p.rtt) / 8
 	}
-	p.lastPong, p.tries, p.local, p.vouch = now, 0, local, false
+	p.lastPong, p.tries, p.dead, p.local, p.vouch = now, 0, false, local, false
 }
 
 // cost orders paths: latency, with small bonuses for addresses that are better at the same latency.

@@ -75,11 +75,11 @@ func (p *peer) seek(now time.Time) {
 }
 
 // addPath returns the path to addr, made where it is new. nil: there are too many.
-func (p *peer) addPath(addr netip.AddrPort) *path {
+func (c *core) addPath(p *peer, addr netip.AddrPort) *path {
 	if existing := p.paths[addr]; existing != nil {
 		return existing
 	}
-	if len(p.paths) >= maxPaths && !p.dropWorst() {
+	if len(p.paths) >= maxPaths && !c.dropWorst(p) {
 		return nil
 	}
 	fresh := &path{addr: addr}
@@ -88,7 +88,7 @@ func (p *peer) addPath(addr netip.AddrPort) *path {
 }
 
 // dropWorst makes room by forgetting a path that never answered, or answered longest ago.
-func (p *peer) dropWorst() bool {
+func (c *core) dropWorst(p *peer) bool {
 	var worst *path
 	for _, candidate := range p.paths {
 		if candidate == p.best || candidate.relay || candidate.vouch {
@@ -102,8 +102,17 @@ func (p *peer) dropWorst() bool {
 	if worst == nil {
 		return false
 	}
-	delete(p.paths, worst.addr)
+	c.forgetPath(p, worst)
 	return true
+}
+
+// forgetPath drops a path with everything that leads to it.
+func (c *core) forgetPath(p *peer, old *path) {
+	delete(p.paths, old.addr)
+	if c.byAddr[old.addr] == p {
+		delete(c.byAddr, old.addr)
+		c.addrDirty = true
+	}
 }
 
 // publish hands the packet path its snapshot: the best path, and a second one while the first is in doubt.

@@ -322,3 +322,56 @@ func TestSimUnreachable(t *testing.T) {
 		t.Fatal("it goes on pinging after nobody wants it")
 	}
 }
+
+// TestSimDeadPathStaysDead lets one path die for good. Later contacts must not take it for a good one.
+func TestSimDeadPathStaysDead(t *testing.T) {
+	w := sim.New(simSeed)
+	net := w.Network(sim.Link{Delay: 10 * time.Millisecond})
+	one, two := netip.MustParseAddr("198.51.100.1"), netip.MustParseAddr("2001:db8::1")
+	a := newSimNode(w, 1, net.Host(netip.MustParseAddr("203.0.113.1"), netip.MustParseAddr("2001:db8::2")), "203.0.113.1:41820")
+	b := newSimNode(w, 2, net.Host(one, two), "198.51.100.1:41820")
+	a.know(b.peer(netip.AddrPortFrom(one, 41820), netip.AddrPortFrom(two, 41820)))
+	b.know(a.peer())
+	a.contact(b)
+	w.RunFor(2 * time.Second)
+	dead := a.route(b).to
+	b.host.SetAddrs(map[bool]netip.Addr{true: two, false: one}[dead.Addr() == one])
+	events := w.Events()
+	for range 500 {
+		a.send(b)
+		w.RunFor(20 * time.Millisecond)
+	}
+	if ticks := w.Events() - events; ticks > 300 {
+		t.Errorf("%d events in ten seconds around a path that dies: the timer spins", ticks)
+	}
+	alive := a.route(b).to
+	if alive == dead {
+		t.Fatal("data did not move")
+	}
+	w.RunFor(10 * time.Minute)
+	a.core.linkChanged(a.now())
+	a.act()
+	for range 100 {
+		a.contact(b)
+		w.RunFor(20 * time.Millisecond)
+		if got := a.route(b).to; got != alive {
+			t.Fatalf("data went back to the dead path %v", got)
+		}
+	}
+}
+
+// TestSimManyRoams keeps a bounded memory of a member that comes from ever new addresses.
+func TestSimManyRoams(t *testing.T) {
+	w, _, a, b := pair(t, sim.Link{Delay: time.Millisecond})
+	a.know(b.peer(b.addr))
+	b.know(a.peer())
+	for i := range 1000 {
+		a.host.SetAddrs(netip.AddrFrom4([4]byte{192, byte(i >> 8), byte(i), 7}))
+		a.core.peers[b.id.ID()].wantedAt = time.Time{}
+		a.contact(b)
+		w.RunFor(3 * time.Second)
+	}
+	if n := len(b.core.byAddr); n > maxPaths {
+		t.Fatalf("%d addresses of one peer remembered", n)
+	}
+}
