@@ -35,6 +35,7 @@ type Card struct {
 	Disco      identity.DiscoKey `cbor:"7,keyasint"`
 	Generation uint32            `cbor:"8,keyasint"`
 	signed     []byte
+	opened     ledger.Signed // the same, taken apart, of one that came
 }
 
 // Reach is where a node may be found. It changes often. Immutable once signed.
@@ -45,6 +46,7 @@ type Reach struct {
 	Host      [8]byte         `cbor:"3,keyasint"`           // the same for nodes of one host
 	Port      uint16          `cbor:"4,keyasint"`           // its socket's
 	signed    []byte
+	opened    ledger.Signed // the same, taken apart, of one that came
 }
 
 func (c *Card) sign(id *identity.Identity, network identity.NetworkID) *Card {
@@ -53,10 +55,20 @@ func (c *Card) sign(id *identity.Identity, network identity.NetworkID) *Card {
 	return c
 }
 
+// parseCard reads a card and checks its signature.
 func parseCard(raw []byte, network identity.NetworkID) (*Card, error) {
-	c := new(Card)
-	body, sig, err := openSigned(raw, maxCard, c)
+	c, err := decodeCard(raw)
 	if err != nil {
+		return nil, err
+	}
+	return c, c.verify(network)
+}
+
+// decodeCard reads a card that nobody has vouched for yet.
+func decodeCard(raw []byte) (*Card, error) {
+	c := new(Card)
+	var err error
+	if c.opened, err = openSigned(raw, maxCard, c); err != nil {
 		return nil, ErrCard
 	}
 	if len(c.Name) > maxText || len(c.Version) > maxText || len(c.Roles) > 8 || c.Seq > 1<<53 {
@@ -68,7 +80,11 @@ func parseCard(raw []byte, network identity.NetworkID) (*Card, error) {
 		}
 	}
 	c.signed = raw
-	return c, identity.Verify(c.Node, identity.PurposeCard, network, body, sig)
+	return c, nil
+}
+
+func (c *Card) verify(network identity.NetworkID) error {
+	return identity.Verify(c.Node, identity.PurposeCard, network, c.opened.Body, c.opened.Sig)
 }
 
 func (r *Reach) sign(id *identity.Identity, network identity.NetworkID) *Reach {
@@ -77,10 +93,20 @@ func (r *Reach) sign(id *identity.Identity, network identity.NetworkID) *Reach {
 	return r
 }
 
+// parseReach reads a reach and checks its signature.
 func parseReach(raw []byte, network identity.NetworkID) (*Reach, error) {
+	r, err := decodeReach(raw)
+	if err != nil {
+		return nil, err
+	}
+	return r, r.verify(network)
+}
+
+// decodeReach reads a reach that nobody has vouched for yet.
+func decodeReach(raw []byte) (*Reach, error) {
 	r := new(Reach)
-	body, sig, err := openSigned(raw, maxReach, r)
-	if err != nil || len(r.Endpoints) > maxEndpoints || r.Seq > 1<<53 {
+	var err error
+	if r.opened, err = openSigned(raw, maxReach, r); err != nil || len(r.Endpoints) > maxEndpoints || r.Seq > 1<<53 {
 		return nil, ErrReach
 	}
 	for _, e := range r.Endpoints {
@@ -89,26 +115,30 @@ func parseReach(raw []byte, network identity.NetworkID) (*Reach, error) {
 		}
 	}
 	r.signed = raw
-	return r, identity.Verify(r.Node, identity.PurposeReach, network, body, sig)
+	return r, nil
+}
+
+func (r *Reach) verify(network identity.NetworkID) error {
+	return identity.Verify(r.Node, identity.PurposeReach, network, r.opened.Body, r.opened.Sig)
 }
 
 // openSigned parses a signed CBOR value into v. The caller verifies the signature. What a newer version added is
 // passed on and ignored.
-func openSigned(raw []byte, limit int, v any) (body, sig []byte, err error) {
+func openSigned(raw []byte, limit int, v any) (ledger.Signed, error) {
 	if len(raw) > limit+128 {
-		return nil, nil, ErrCard
+		return ledger.Signed{}, ErrCard
 	}
 	s, err := ledger.ParseSigned(raw)
 	if err != nil {
-		return nil, nil, err
+		return s, err
 	}
 	if len(s.Body) > limit {
-		return nil, nil, ErrCard
+		return s, ErrCard
 	}
 	if err := dcbor.Unmarshal(s.Body, v); err != nil && !errors.Is(err, dcbor.ErrUnknownCritical) {
-		return nil, nil, err
+		return s, err
 	}
-	return s.Body, s.Sig, nil
+	return s, nil
 }
 
 func encodeEndpoint(a netip.AddrPort) []byte {

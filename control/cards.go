@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/meshnet/meshnet/identity"
+	"github.com/meshnet/meshnet/internal/bucket"
 )
 
 // aheadLimit is how far beyond mesh time a card's sequence may be.
@@ -13,7 +14,7 @@ const aheadLimit = 10 * time.Minute
 
 // makeCard signs our card of this run, behind the last one we know of. Without one the sequence is the mesh's time,
 // so that a node that lost its state is above its old cards. Called with mu held, or before Run.
-func (m *Mesh) makeCard(last *Card) {
+func (m *Mesh) makeCard(last *Card) fact {
 	seq := uint64(max(1, m.now().UnixMilli()))
 	if last != nil {
 		seq = last.Seq + 1
@@ -24,12 +25,12 @@ func (m *Mesh) makeCard(last *Card) {
 	}
 	m.myCard = c.sign(m.self, m.network.ID)
 	m.cards[c.Node] = m.myCard
-	m.unsaved = append(m.unsaved, cardFact(m.myCard))
 	m.digestStale = true
+	return cardFact(m.myCard)
 }
 
 // makeReach signs where we may be found now. Called with mu held, or before Run.
-func (m *Mesh) makeReach() {
+func (m *Mesh) makeReach() fact {
 	seq := uint64(max(1, m.now().UnixMilli()))
 	if last := m.reaches[m.self.ID()]; last != nil {
 		seq = last.Seq + 1
@@ -43,8 +44,8 @@ func (m *Mesh) makeReach() {
 	}
 	m.myReach = r.sign(m.self, m.network.ID)
 	m.reaches[r.Node] = m.myReach
-	m.unsaved = append(m.unsaved, reachFact(m.myReach))
 	m.digestStale = true
+	return reachFact(m.myReach)
 }
 
 // SetEndpoints tells where this node may be found. Others hear of it when it differs from before.
@@ -54,57 +55,85 @@ func (m *Mesh) SetEndpoints(addrs []netip.AddrPort) {
 			return nil
 		}
 		m.endpoints = slices.Clone(addrs)
-		m.unsaved = slices.DeleteFunc(m.unsaved, func(f fact) bool { return f.kind == factReach && f.node == m.self.ID() })
-		m.makeReach()
-		m.unsaved = m.unsaved[:len(m.unsaved)-1] // collect adds it
-		u.facts = append(u.facts, reachFact(m.myReach))
+		u.facts = append(u.facts, m.makeReach())
 		return nil
 	})
 }
 
 // mergeCard takes a card that somebody passed on. Called with mu held.
 func (m *Mesh) mergeCard(u *update, raw []byte) error {
-	c, err := parseCard(raw, m.network.ID)
+	c, err := decodeCard(raw)
 	if err != nil {
 		return err
 	}
-	f := cardFact(c)
-	u.seen(f)
-	if c.Node == m.self.ID() {
+	if !m.knows(c.Node) {
+		return nil // before any work is done for a stranger
+	}
+	old, f := m.cards[c.Node], cardFact(c)
+	if old != nil && old.Seq >= c.Seq {
+		u.seen(f)
+		return nil
+	}
+	if err := c.verify(m.network.ID); err != nil {
+		return err
+	}
+	switch {
+	case c.Node == m.self.ID():
+		u.seen(f)
 		m.meetSelf(u, c)
-		return nil
+	case !m.tooFarAhead(c.Seq) && m.mayChange(c.Node):
+		u.seen(f)
+		m.cards[c.Node] = c
+		u.facts = append(u.facts, f)
 	}
-	if old := m.cards[c.Node]; old != nil && old.Seq >= c.Seq || m.tooFarAhead(c.Seq) || !m.knows(c.Node) {
-		return nil
-	}
-	m.cards[c.Node] = c
-	u.facts = append(u.facts, f)
 	return nil
 }
 
 // mergeReach takes a reach that somebody passed on. Called with mu held.
 func (m *Mesh) mergeReach(u *update, raw []byte) error {
-	r, err := parseReach(raw, m.network.ID)
+	r, err := decodeReach(raw)
 	if err != nil {
 		return err
 	}
-	f := reachFact(r)
-	u.seen(f)
-	if r.Node == m.self.ID() {
-		if m.myReach != nil && r.Seq > m.myReach.Seq {
-			m.reaches[r.Node] = r
-			m.makeReach()
-			m.unsaved = m.unsaved[:len(m.unsaved)-1] // collect adds it
-			u.facts = append(u.facts, reachFact(m.myReach))
-		}
+	if !m.knows(r.Node) {
 		return nil
 	}
-	if old := m.reaches[r.Node]; old != nil && old.Seq >= r.Seq || m.tooFarAhead(r.Seq) || !m.knows(r.Node) {
+	old, f := m.reaches[r.Node], reachFact(r)
+	if old != nil && old.Seq >= r.Seq {
+		u.seen(f)
 		return nil
 	}
-	m.reaches[r.Node] = r
-	u.facts = append(u.facts, f)
+	if err := r.verify(m.network.ID); err != nil {
+		return err
+	}
+	switch {
+	case r.Node == m.self.ID():
+		u.seen(f)
+		m.reaches[r.Node] = r
+		u.facts = append(u.facts, m.makeReach())
+	case !m.tooFarAhead(r.Seq) && m.mayChange(r.Node):
+		u.seen(f)
+		m.reaches[r.Node] = r
+		u.facts = append(u.facts, f)
+	}
 	return nil
+}
+
+// What one member may change about itself per second, and at once. The rest waits for the next comparison of digests:
+// nobody fills everybody's disks and streams by talking about itself.
+const (
+	changeRate  = 1
+	changeBurst = 8
+)
+
+// mayChange reports whether a member may say something new about itself. Called with mu held.
+func (m *Mesh) mayChange(id identity.PeerID) bool {
+	b := m.changes[id]
+	if b == nil {
+		b = new(bucket.Bucket)
+		m.changes[id] = b
+	}
+	return b.Take(time.Now(), changeRate, changeBurst)
 }
 
 // knows reports whether a node was ever admitted: nobody fills our memory with strangers. Called with mu held.
@@ -134,7 +163,5 @@ func (m *Mesh) meetSelf(u *update, c *Card) {
 		return
 	}
 	m.lastOwnCard = time.Now()
-	m.makeCard(c)
-	m.unsaved = m.unsaved[:len(m.unsaved)-1] // collect adds it
-	u.facts = append(u.facts, cardFact(m.myCard))
+	u.facts = append(u.facts, m.makeCard(c))
 }

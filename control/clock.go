@@ -19,6 +19,7 @@ var released = time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)
 // meshClock says how far the members' clocks are ahead of ours. It is pure; Mesh guards it.
 type meshClock struct {
 	base    time.Duration // what the node that let us in said, while it differs much
+	guess   bool          // base is only the floor: any member knows better
 	samples map[identity.PeerID]clockSample
 	floor   time.Time // the newest admin statement
 }
@@ -38,8 +39,12 @@ func (c *meshClock) sample(now time.Time, id identity.PeerID, ahead time.Duratio
 	c.samples[id] = clockSample{ahead, now, admin}
 }
 
-// raise notes the time of an admin's statement: it cannot be later than now unless that clock was wrong.
-func (c *meshClock) raise(t time.Time) {
+// raise notes the time of an admin's statement: it cannot be later than now, unless that clock was wrong, which the
+// members' clocks tell.
+func (c *meshClock) raise(now, t time.Time) {
+	if len(c.samples) > 0 && t.After(now.Add(c.skew(now)+farOff)) {
+		return
+	}
 	if t.After(c.floor) {
 		c.floor = t
 	}
@@ -57,12 +62,15 @@ func (c *meshClock) skew(now time.Time) time.Duration {
 		}
 		all = append(all, s)
 	}
-	implausible := now.Add(own).Before(c.floor.Add(-farOff))
+	implausible := c.guess || now.Add(own).Before(c.floor.Add(-farOff))
+	if implausible && len(all) == 0 {
+		if !c.guess {
+			c.base, c.guess = c.floor.Sub(now), true // from here on time runs
+		}
+		return c.base
+	}
 	if !implausible {
 		all = append(all, clockSample{ahead: own})
-	}
-	if len(all) == 0 {
-		return c.floor.Sub(now)
 	}
 	slices.SortFunc(all, func(a, b clockSample) int { return int(max(-1, min(1, a.ahead-b.ahead))) })
 	median := all[(len(all)-1)/2].ahead

@@ -249,6 +249,7 @@ func (e *entering) follow(ctx context.Context, peer Provisional) (*join.Entry, e
 	}
 	return join.Enter(conn, join.Entering{
 		Network: e.Token.Network, Admit: e.admit, Invite: e.Token.Invite, Grants: e.Token.Grants, Answerer: peer.Node,
+		WG: peer.WG,
 	})
 }
 
@@ -299,6 +300,12 @@ func (e *entering) keep(r attempt) error {
 	}
 	for _, rec := range r.entry.Records {
 		first = append(first, recordFact(rec))
+	}
+	for _, raw := range r.entry.Cards {
+		first = append(first, fact{kind: factCard, raw: raw})
+	}
+	for _, raw := range r.entry.Reaches {
+		first = append(first, fact{kind: factReach, raw: raw})
 	}
 	first = append(first,
 		statementFact(e.Token.Invite),

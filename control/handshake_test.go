@@ -165,9 +165,22 @@ func TestMeshClock(t *testing.T) {
 	if got := clock.skew(now.Add(2 * sampleLife)); got != 0 {
 		t.Errorf("a sample of two hours ago still counts: %v", got)
 	}
-	clock.raise(now.Add(year))
+	clock.raise(now, now.Add(year))
 	if got := clock.skew(now); got != year {
 		t.Errorf("an admin's statement of next year: %v", got)
+	}
+	if got := clock.skew(now.Add(time.Hour)); got != year {
+		t.Errorf("an hour later: %v; the mesh's time stands still", got)
+	}
+	clock.sample(now, identity.PeerID{1}, time.Second, false)
+	if got := clock.skew(now); got != time.Second {
+		t.Errorf("a member's clock against a floor that is wrong: %v", got)
+	}
+	clock = newClock(0)
+	clock.sample(now, identity.PeerID{1}, time.Second, true)
+	clock.raise(now, now.Add(year))
+	if got := clock.skew(now); got != 0 {
+		t.Errorf("a statement of next year against a member's clock: %v", got)
 	}
 }
 

@@ -16,6 +16,7 @@ import (
 	"github.com/meshnet/meshnet/control/join"
 	"github.com/meshnet/meshnet/control/ledger"
 	"github.com/meshnet/meshnet/identity"
+	"github.com/meshnet/meshnet/internal/bucket"
 	"github.com/meshnet/meshnet/netmap"
 )
 
@@ -67,7 +68,7 @@ type Mesh struct {
 	network       netmap.Network
 	store         *Store
 	intros        chan introPacket
-	introductions chan introduction
+	introductions chan []netip.AddrPort
 	announced     *netmap.Map   // owned by Run
 	dirty         chan struct{} // the map may have changed, or there is somebody to dial
 	view          atomic.Pointer[join.View]
@@ -102,6 +103,8 @@ type Mesh struct {
 	rng         *rand.Rand
 	saveErr     error
 	keepAt      time.Time
+	changes     map[identity.PeerID]*bucket.Bucket
+	upPeers     map[identity.PeerID]bool // EventSessionUp was told
 	revoked     map[identity.PeerID]bool // told
 	overused    map[identity.Hash]bool   // told
 }
@@ -142,8 +145,9 @@ func New(cfg Config) (*Mesh, error) {
 		sessions: make(map[identity.PeerID]*session), dialing: make(map[identity.PeerID]bool),
 		provisional: make(map[netip.Addr]provisional), floors: make(map[identity.WGKey]floor),
 		asked: make(map[identity.PeerID]time.Time), names: make(map[identity.PeerID]string),
+		changes: make(map[identity.PeerID]*bucket.Bucket), upPeers: make(map[identity.PeerID]bool),
 		revoked: make(map[identity.PeerID]bool), overused: make(map[identity.Hash]bool),
-		introductions: make(chan introduction, 16),
+		introductions: make(chan []netip.AddrPort, 16),
 		digestStale:   true, rng: rand.New(rand.NewChaCha8(identity.NewSecret())),
 	}
 	if err := m.load(); err != nil {
@@ -164,8 +168,7 @@ func (m *Mesh) load() error {
 		return err
 	}
 	last := m.cards[m.self.ID()]
-	m.makeCard(last)
-	m.makeReach()
+	m.unsaved = append(m.unsaved, m.makeCard(last), m.makeReach())
 	if err := m.flush(); err != nil {
 		return err
 	}
@@ -273,7 +276,7 @@ func (m *Mesh) update(f func(u *update) error) error {
 	m.mu.Unlock()
 	if u.urgent {
 		if saveErr := m.flush(); saveErr != nil {
-			err = errors.Join(err, saveErr)
+			return errors.Join(err, saveErr) // nobody hears of it yet; the next comparison of digests tells, once it is saved
 		}
 	}
 	for _, p := range pushes {
@@ -304,7 +307,10 @@ func (m *Mesh) collect(u *update) []fact {
 		m.unsaved = append(m.unsaved, f)
 		u.seen(f)
 	}
-	m.unsaved = append(m.unsaved, u.facts...)
+	for _, f := range u.facts { // only the newest of a kind and node is worth a write
+		m.unsaved = slices.DeleteFunc(m.unsaved, func(o fact) bool { return o.kind == f.kind && o.node == f.node })
+		m.unsaved = append(m.unsaved, f)
+	}
 	if len(u.facts) > 0 {
 		m.digestStale = true
 	}
@@ -316,7 +322,7 @@ func (m *Mesh) raiseFloor(from int) {
 	for s := range m.ledger.Statements(from) {
 		st, err := ledger.ParseStatement(s, m.network.ID)
 		if err == nil && st.Author == m.ledger.Genesis().Founder {
-			m.clock.raise(time.UnixMilli(int64(st.Time)))
+			m.clock.raise(time.Now(), time.UnixMilli(int64(st.Time)))
 		}
 	}
 }
@@ -340,7 +346,7 @@ func (m *Mesh) flush() error {
 	m.saving.Lock()
 	defer m.saving.Unlock()
 	m.mu.Lock()
-	unsaved := m.unsaved
+	unsaved, newest := m.unsaved, m.cardFacts()
 	m.unsaved = nil
 	m.mu.Unlock()
 	var statements, cards []fact
@@ -355,7 +361,7 @@ func (m *Mesh) flush() error {
 	if err == nil {
 		statements = nil
 		if err = m.store.appendTo(m.store.peers, cards); err == nil {
-			cards = nil
+			cards, err = nil, m.store.compact(newest)
 		}
 	}
 	m.mu.Lock()

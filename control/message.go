@@ -99,6 +99,9 @@ const (
 	reasonRevoked   = "revoked"
 	reasonFull      = "full"
 	reasonSlow      = "slow"
+	reasonNetwork   = "another network"
+	reasonVersion   = "another version"
+	reasonIdentity  = "not who you say"
 )
 
 const (

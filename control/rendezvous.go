@@ -6,7 +6,6 @@ import (
 	"errors"
 	"net/netip"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/meshnet/meshnet/control/join"
@@ -43,17 +42,11 @@ func (m *Mesh) HandleRendezvous(from netip.AddrPort, pkt []byte) {
 	}
 }
 
-// introduction asks addresses for their member's keys and lets them find us, with an Intro of a member.
-type introduction struct {
-	addrs []netip.AddrPort
-	until time.Time
-}
-
-// answer owns the Answerer, and the Askers by which this member introduces itself.
-func (m *Mesh) answer(ctx context.Context, _ *sync.WaitGroup) {
+// answer owns the Answerer, and the Asker by which this member introduces itself.
+func (m *Mesh) answer(ctx context.Context) {
 	answerer := join.NewAnswerer(m.self)
-	var asker *join.Asker
-	var until time.Time
+	asker := m.newAsker()
+	asked := make(map[netip.AddrPort]time.Time) // until when
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for {
@@ -62,48 +55,43 @@ func (m *Mesh) answer(ctx context.Context, _ *sync.WaitGroup) {
 		case <-ctx.Done():
 			return
 		case in = <-m.intros:
-		case intro := <-m.introductions:
-			if asker == nil {
-				asker = m.newAsker()
-			}
-			for _, a := range intro.addrs {
+		case addrs := <-m.introductions:
+			for _, a := range addrs {
 				if err := asker.Ask(time.Now(), a); err != nil {
 					m.log.Debug("introduce", "err", err)
+					continue
 				}
+				asked[a] = time.Now().Add(introduceFor)
 			}
-			until = intro.until
 		case <-timer.C:
 		}
 		now := time.Now()
 		if in.pkt != nil {
 			m.handleIntro(now, answerer, asker, in)
 		}
-		if asker != nil && now.After(until) {
-			asker = nil
+		for a, until := range asked {
+			if now.After(until) {
+				asker.Forget(a)
+				delete(asked, a)
+			}
 		}
 		timer.Reset(m.sendDue(now, asker))
 	}
 }
 
 func (m *Mesh) sendDue(now time.Time, asker *join.Asker) time.Duration {
-	if asker == nil {
-		return time.Hour
-	}
 	send, next := asker.Due(now)
 	for _, p := range send {
 		m.cfg.Rendezvous(p.To, p.Data)
 	}
 	if next.IsZero() {
-		return time.Second
+		return time.Hour
 	}
 	return max(time.Until(next), time.Millisecond)
 }
 
 func (m *Mesh) handleIntro(now time.Time, answerer *join.Answerer, asker *join.Asker, in introPacket) {
 	if in.pkt[0] != join.TypeIntro {
-		if asker == nil {
-			return
-		}
 		again, answer := asker.Handle(now, in.from, in.pkt)
 		if again != nil {
 			m.cfg.Rendezvous(again.To, again.Data)
@@ -130,6 +118,9 @@ func (m *Mesh) decide(now time.Time, answerer *join.Answerer, req *join.Request)
 	if word, ok := m.mayJoin(req); !ok {
 		return answerer.Refuse(now, req, word)
 	}
+	if m.recorded(req) {
+		return nil
+	}
 	m.mu.Lock()
 	full := len(m.provisional) >= maxProvisional
 	last, again := m.provisional[netmap.ControlAddr(m.network.ID, req.Node)]
@@ -145,6 +136,16 @@ func (m *Mesh) decide(now time.Time, answerer *join.Answerer, req *join.Request)
 		Node: req.Node, WG: req.Admit.WG, Control: netmap.ControlAddr(m.network.ID, req.Node), Addr: req.From, PSK: psk,
 	})
 	return reply
+}
+
+// recorded reports whether an Intro may be a recording: its sender is a member by now. One that lost its state comes
+// with a fresh Intro, and has no session that lives.
+func (m *Mesh) recorded(req *join.Request) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now := m.now()
+	return m.ledger.State(now).IsMember(req.Node) &&
+		(m.sessions[req.Node] != nil || req.Time.Sub(now).Abs() > aheadLimit)
 }
 
 func (m *Mesh) addProvisional(p Provisional) {
@@ -257,21 +258,22 @@ func (m *Mesh) found(a *join.Answer) {
 func (m *Mesh) introduce(id identity.PeerID, addrs []netip.AddrPort) {
 	now := time.Now()
 	m.mu.Lock()
+	defer m.mu.Unlock()
 	last, asked := m.asked[id]
-	tooSoon := asked && now.Sub(last) < introduceEvery
-	if !tooSoon {
-		m.asked[id] = now
+	if asked && now.Sub(last) < introduceEvery || len(addrs) == 0 {
+		return
 	}
-	m.mu.Unlock()
-	if !tooSoon && len(addrs) > 0 {
-		m.Introduce(addrs)
+	select {
+	case m.introductions <- addrs:
+		m.asked[id] = now
+	default: // enough are under way; it is tried again
 	}
 }
 
 // Introduce asks whoever is at the addresses, for a few seconds, to tell who it is. EventFound follows.
 func (m *Mesh) Introduce(addrs []netip.AddrPort) {
 	select {
-	case m.introductions <- introduction{addrs, time.Now().Add(introduceFor)}:
+	case m.introductions <- addrs:
 	default: // enough are under way
 	}
 }
@@ -314,7 +316,7 @@ func (m *Mesh) let(conn *wire.Conn, from netip.Addr) {
 	}
 	admit, err := join.Let(conn, join.Letting{
 		Genesis: m.ledger.Genesis().Signed, Network: m.network.ID, Joiner: p.Node, Proof: proof, Accept: m.accepting,
-		Ledger: m.everything,
+		Knowledge: m.everything,
 	})
 	if err != nil {
 		m.log.Info("a joiner was not let in", "peer", p.Node, "err", err)
@@ -331,11 +333,21 @@ func (m *Mesh) let(conn *wire.Conn, from netip.Addr) {
 	m.log.Info("let in", "peer", admit.Node)
 }
 
-// everything is what a new member gets of the ledger.
-func (m *Mesh) everything() ([]ledger.Signed, []ledger.Record) {
+// everything is what a new member gets to know.
+func (m *Mesh) everything() join.Knowledge {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return slices.Collect(m.ledger.Statements(0)), slices.Collect(m.ledger.Records(0))
+	k := join.Knowledge{
+		Statements: slices.Collect(m.ledger.Statements(0)), Records: slices.Collect(m.ledger.Records(0)),
+	}
+	for _, f := range m.cardFacts() {
+		if f.kind == factCard {
+			k.Cards = append(k.Cards, f.raw)
+		} else {
+			k.Reaches = append(k.Reaches, f.raw)
+		}
+	}
+	return k
 }
 
 // accepting signs the acceptance, on disk before anybody sees it.

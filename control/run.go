@@ -15,14 +15,13 @@ import (
 )
 
 const (
-	maxSessions  = 64
-	maxDials     = 10
-	dialFor      = 5 * time.Second
-	flushEvery   = 500 * time.Millisecond
-	bookEvery    = 30 * time.Second
-	tick         = time.Second
-	keepAfter    = time.Minute // a new admission is kept by then
-	acceptBudget = 128         // control streams that are being opened by others
+	maxSessions = 64
+	maxDials    = 10
+	dialFor     = 5 * time.Second
+	flushEvery  = 500 * time.Millisecond
+	bookEvery   = 30 * time.Second
+	tick        = time.Second
+	keepAfter   = time.Minute // a new admission is kept by then
 )
 
 // Run keeps sessions with the members, accepts theirs, lets joiners in and saves, until ctx is done. Then it says
@@ -33,7 +32,7 @@ func (m *Mesh) Run(ctx context.Context) error {
 	sessions, endSessions := context.WithCancel(context.WithoutCancel(ctx))
 	defer endSessions()
 	wg.Go(func() { m.serve(ctx, sessions, &wg) })
-	wg.Go(func() { m.answer(ctx, &wg) })
+	wg.Go(func() { m.answer(ctx) })
 	wg.Go(func() { m.save(ctx) })
 	ticker := time.NewTicker(tick)
 	defer ticker.Stop()
@@ -58,7 +57,7 @@ func (m *Mesh) Run(ctx context.Context) error {
 func (m *Mesh) serve(ctx, sessions context.Context, wg *sync.WaitGroup) {
 	stop := context.AfterFunc(ctx, func() { m.cfg.Listener.Close() })
 	defer stop()
-	slots := make(chan struct{}, acceptBudget)
+	opening := newSlots()
 	for {
 		c, err := m.cfg.Listener.Accept()
 		if err != nil {
@@ -67,26 +66,25 @@ func (m *Mesh) serve(ctx, sessions context.Context, wg *sync.WaitGroup) {
 			}
 			return
 		}
-		select {
-		case slots <- struct{}{}:
-		default:
-			c.Close() // full of streams that do not say who they are
+		release, ok := opening.take(remoteAddr(c))
+		if !ok {
+			c.Close() // full of streams that do not get on
 			continue
 		}
 		wg.Go(func() {
-			defer func() { <-slots }()
-			m.accept(sessions, c)
+			defer release()
+			m.accept(sessions, c, release)
 		})
 	}
 }
 
-// accept finds out what a stream is for.
-func (m *Mesh) accept(ctx context.Context, c net.Conn) {
+// accept finds out what a stream is for. opened is called when it got somewhere.
+func (m *Mesh) accept(ctx context.Context, c net.Conn, opened func()) {
 	defer c.Close()
 	conn := wire.New(c, startFor, writeFor)
-	stop := context.AfterFunc(ctx, func() { c.SetReadDeadline(time.Unix(1, 0)) })
+	stop := context.AfterFunc(ctx, conn.Abort)
+	defer stop()
 	kind, err := conn.ReadPreface()
-	stop()
 	if err != nil || conn.WritePreface(kind) != nil {
 		return
 	}
@@ -95,6 +93,7 @@ func (m *Mesh) accept(ctx context.Context, c net.Conn) {
 	switch {
 	case kind == wire.KindSession && member:
 		s := newSession(peer, acceptor, conn)
+		s.opened = opened
 		m.ended(s, m.run(ctx, s))
 	case kind == wire.KindJoin:
 		m.let(conn, from)
@@ -123,7 +122,7 @@ func (m *Mesh) whoHas(control netip.Addr) (identity.PeerID, bool) {
 // ended logs why a session ended and counts what a bad peer did.
 func (m *Mesh) ended(s *session, err error) {
 	switch {
-	case errors.Is(err, errProtocol), errors.Is(err, errConfirm), errors.Is(err, errIdentity), errors.Is(err, errNetwork):
+	case faultOf(err) != "":
 		m.counts.BadPeers.Add(1)
 		m.log.Warn("control session ended", "peer", s.peer, "err", err)
 	default:
@@ -143,13 +142,14 @@ func (m *Mesh) dialDue(ctx context.Context, wg *sync.WaitGroup) {
 	var due []netmap.Peer
 	for i := range current.Peers {
 		id := current.Peers[i].ID
-		if len(m.dialing)+len(due) >= maxDials || len(m.sessions)+len(m.dialing)+len(due) >= maxSessions {
-			break
-		}
 		if m.sessions[id] == nil && !m.dialing[id] && m.book.mayDial(now, id) {
 			due = append(due, current.Peers[i])
 		}
 	}
+	// Who waits longest is next; who was never tried, or was just heard of, has waited for ever.
+	slices.SortStableFunc(due, func(a, b netmap.Peer) int { return m.book.entry(a.ID).next.Compare(m.book.entry(b.ID).next) })
+	room := min(maxDials-len(m.dialing), maxSessions-len(m.sessions)-len(m.dialing))
+	due = due[:max(0, min(len(due), room))]
 	for _, p := range due {
 		m.dialing[p.ID] = true
 	}
@@ -191,7 +191,7 @@ func (m *Mesh) dialSession(ctx context.Context, p netmap.Peer) (*session, error)
 	}
 	defer c.Close()
 	conn := wire.New(c, startFor, writeFor)
-	stop := context.AfterFunc(ctx, func() { c.SetReadDeadline(time.Unix(1, 0)) })
+	stop := context.AfterFunc(ctx, conn.Abort)
 	defer stop()
 	if err := conn.WritePreface(wire.KindSession); err != nil {
 		return nil, err
@@ -258,7 +258,7 @@ func (m *Mesh) refuse(s *session, reason string) error {
 // end makes a session of ours end with a reason. Called with mu held.
 func (m *Mesh) end(s *session, reason string) {
 	s.reason = reason
-	s.conn.SetReadDeadline(time.Unix(1, 0))
+	s.conn.Abort()
 	if m.sessions[s.peer] == s {
 		delete(m.sessions, s.peer)
 	}
@@ -287,7 +287,10 @@ func (m *Mesh) established(s *session) {
 		delete(m.dialing, s.peer)
 		m.book.dialed(time.Now(), s.peer, true, 0)
 		m.counts.Sessions.Add(1)
-		u.tell(Event{Type: EventSessionUp, Peer: s.peer})
+		if !m.upPeers[s.peer] {
+			m.upPeers[s.peer] = true
+			u.tell(Event{Type: EventSessionUp, Peer: s.peer})
+		}
 		return nil
 	})
 	m.queueDigest(s) // what came while the steps ran was not pushed
@@ -296,20 +299,35 @@ func (m *Mesh) established(s *session) {
 // leave takes a session out after it ended.
 func (m *Mesh) leave(s *session, err error) {
 	m.mu.Lock()
-	was := m.sessions[s.peer] == s
-	if was {
+	if m.sessions[s.peer] == s {
 		delete(m.sessions, s.peer)
 	}
-	if s.done && (was || s.reason == reasonGoodbye) {
+	if m.sessions[s.peer] == nil && m.upPeers[s.peer] {
+		delete(m.upPeers, s.peer)
 		m.events = append(m.events, Event{
 			Type: EventSessionDown, Peer: s.peer, Reason: reasonOf(err), Left: closedFor(err, reasonGoodbye),
 		})
 	}
-	if s.reason == "" && (errors.Is(err, errProtocol) || errors.Is(err, errConfirm)) {
-		s.reason = reasonProtocol
+	if s.reason == "" {
+		s.reason = faultOf(err)
 	}
 	m.mu.Unlock()
 	m.poke()
+}
+
+// faultOf is the reason to give for an error of the other side; "" when it is no fault of it.
+func faultOf(err error) string {
+	switch {
+	case errors.Is(err, errNetwork):
+		return reasonNetwork
+	case errors.Is(err, errVersion):
+		return reasonVersion
+	case errors.Is(err, errIdentity):
+		return reasonIdentity
+	case errors.Is(err, errProtocol), errors.Is(err, errConfirm):
+		return reasonProtocol
+	}
+	return ""
 }
 
 // save writes from time to time what changed.
@@ -340,19 +358,29 @@ func (m *Mesh) saveBook() error {
 	m.mu.Lock()
 	skew := int64(m.clock.skew(time.Now()) / time.Millisecond)
 	moved := (skew-m.store.network.Skew) > 60_000 || (skew-m.store.network.Skew) < -60_000
+	before := m.store.network.Skew
 	m.store.network.Skew = skew
 	changed := m.book.changed
 	m.book.changed = false
 	file := m.book.file()
 	m.mu.Unlock()
-	var err error
+	var networkErr, bookErr error
 	if moved {
-		err = m.store.saveNetwork()
+		networkErr = m.store.saveNetwork()
 	}
 	if changed {
-		err = errors.Join(err, m.store.saveBook(file))
+		bookErr = m.store.saveBook(file)
 	}
-	return err
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if networkErr != nil {
+		m.store.network.Skew = before
+	}
+	m.book.changed = m.book.changed || bookErr != nil
+	if networkErr != nil || bookErr != nil {
+		m.saveErr = errors.Join(networkErr, bookErr)
+	}
+	return errors.Join(networkErr, bookErr)
 }
 
 // housekeep does what time alone calls for.
@@ -387,6 +415,7 @@ func (m *Mesh) housekeep() {
 // keep fixes the places of new admissions, as an admin's node does.
 func (m *Mesh) keep() {
 	err := m.update(func(u *update) error {
+		u.urgent = true
 		_, err := m.ledger.Keep(m.self, m.ledger.State(m.now()).Unkept, m.now())
 		return err
 	})

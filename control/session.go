@@ -38,6 +38,7 @@ type session struct {
 	done   bool                          // the five steps are over; guarded by Mesh.mu
 	known  map[identity.Hash]struct{}    // statements and records that the peer has; guarded by Mesh.mu
 	cards  map[identity.PeerID]cardKnown // guarded by Mesh.mu
+	opened func()                        // called once the five steps are over; may be nil
 	change chan struct{}                 // something changed: compare digests soon
 	reason string                        // why it ended; guarded by Mesh.mu
 }
@@ -57,7 +58,7 @@ func (m *Mesh) run(ctx context.Context, s *session) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var wg sync.WaitGroup
-	stop := context.AfterFunc(ctx, func() { s.conn.SetReadDeadline(time.Unix(1, 0)) })
+	stop := context.AfterFunc(ctx, s.conn.Abort)
 	defer stop()
 	start := time.AfterFunc(startFor, cancel)
 	defer start.Stop()
@@ -65,7 +66,12 @@ func (m *Mesh) run(ctx context.Context, s *session) error {
 		m.write(ctx, s)
 		cancel()
 	})
-	err := m.read(ctx, s, func() { start.Stop() })
+	err := m.read(ctx, s, func() {
+		start.Stop()
+		if s.opened != nil {
+			s.opened()
+		}
+	})
 	m.leave(s, err)
 	cancel()
 	wg.Wait()
@@ -126,7 +132,7 @@ func (m *Mesh) write(ctx context.Context, s *session) {
 		frames, over := s.out.take()
 		for _, f := range frames {
 			if err := s.conn.WriteRaw(f.kind, f.body); err != nil {
-				s.conn.SetReadDeadline(time.Unix(1, 0)) // the reader ends too
+				s.conn.Abort() // the reader ends too
 				return
 			}
 			if !pace.sent(ctx, len(f.body)) {
@@ -135,7 +141,7 @@ func (m *Mesh) write(ctx context.Context, s *session) {
 		}
 		if over {
 			_ = s.conn.WriteMessage(typeClose, &closing{reasonSlow}) // best effort: the stream ends anyway
-			s.conn.SetReadDeadline(time.Unix(1, 0))
+			s.conn.Abort()
 			return
 		}
 	}

@@ -257,8 +257,10 @@ func (m *Mesh) mergeFacts(u *update, f *facts) error {
 	for _, raw := range f.Statements {
 		st, err := ledger.ParseSigned(raw)
 		if err == nil {
-			u.seen(statementFact(st))
 			_, err = m.ledger.AddStatement(st)
+		}
+		if err == nil {
+			u.seen(statementFact(st))
 		}
 		if blame(err) {
 			return err

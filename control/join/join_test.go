@@ -269,7 +269,7 @@ func stream(w *town, in Entering, let Letting) (entry *Entry, entryErr, letErr e
 }
 
 func (w *town) entering() Entering {
-	return Entering{Network: w.token.Network, Admit: w.admit(), Invite: w.token.Invite, Answerer: w.founder.ID()}
+	return Entering{Network: w.token.Network, Admit: w.admit(), Invite: w.token.Invite, Answerer: w.founder.ID(), WG: w.founder.WG()}
 }
 
 func (w *town) letting(t *testing.T) Letting {
@@ -287,8 +287,11 @@ func (w *town) letting(t *testing.T) Letting {
 			x, err := w.ledger.Accept(w.founder, admit.ID, start)
 			return x, []identity.Secret{w.k}, identity.Secret{5}, err
 		},
-		Ledger: func() ([]ledger.Signed, []ledger.Record) {
-			return slices.Collect(w.ledger.Statements(0)), slices.Collect(w.ledger.Records(0))
+		Knowledge: func() Knowledge {
+			return Knowledge{
+				Statements: slices.Collect(w.ledger.Statements(0)), Records: slices.Collect(w.ledger.Records(0)),
+				Cards: [][]byte{{1}}, Reaches: [][]byte{{2}, make([]byte, ledgerFrame)},
+			}
 		},
 	}
 }
@@ -305,7 +308,7 @@ func TestStream(t *testing.T) {
 	if !w.ledger.State(start).IsMember(w.guest.ID()) {
 		t.Fatal("the guest is no member")
 	}
-	if len(entry.Statements) != 1 || len(entry.Records) != 2 {
+	if len(entry.Statements) != 1 || len(entry.Records) != 2 || len(entry.Cards) != 1 || len(entry.Reaches) != 2 {
 		t.Fatalf("%d statements and %d records handed over", len(entry.Statements), len(entry.Records))
 	}
 }
@@ -319,6 +322,7 @@ func TestStreamRefusals(t *testing.T) {
 		letErr   error
 	}{
 		{"answerer is not who the proof is of", func(_ *town, in *Entering, _ *Letting) { in.Answerer = stranger.ID() }, ErrImpostor, nil},
+		{"answerer has another WireGuard key", func(_ *town, in *Entering, _ *Letting) { in.WG[0]++ }, ErrImpostor, nil},
 		{"another network", func(_ *town, in *Entering, _ *Letting) { in.Network[0]++ }, nil, ledger.ErrForeignNetwork},
 		{"somebody else's stream", func(_ *town, _ *Entering, let *Letting) { let.Joiner = stranger.ID() }, nil, ErrProtocol},
 		{"keys of another network", func(w *town, _ *Entering, _ *Letting) { w.k[0]++ }, ErrWrongKeys, nil},

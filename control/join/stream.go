@@ -76,11 +76,13 @@ type handover struct {
 	RelayKey identity.Secret   `cbor:"1,keyasint"`
 }
 
-// ledgerMessage is a part of the ledger, in the order in which it can be added. An end message follows the last.
+// ledgerMessage is a part of a Knowledge, in the order in which it can be added. An end message follows the last.
 type ledgerMessage struct {
 	Statements  [][]byte `cbor:"0,keyasint,omitempty"`
 	Admits      [][]byte `cbor:"1,keyasint,omitempty"`
 	Acceptances [][]byte `cbor:"2,keyasint,omitempty"`
+	Cards       [][]byte `cbor:"3,keyasint,omitempty"`
+	Reaches     [][]byte `cbor:"4,keyasint,omitempty"`
 }
 
 type refuseMessage struct {
@@ -98,7 +100,8 @@ type Entering struct {
 	Admit    *ledger.Admit
 	Invite   ledger.Signed
 	Grants   []ledger.Signed
-	Answerer identity.PeerID // who the stream leads to, as WireGuard authenticated it
+	Answerer identity.PeerID // who the stream leads to
+	WG       identity.WGKey  // the key that WireGuard authenticated it by
 }
 
 // Entry is what a joiner gets.
@@ -107,8 +110,15 @@ type Entry struct {
 	Acceptance ledger.Signed
 	Keys       []identity.Secret
 	RelayKey   identity.Secret
-	Statements []ledger.Signed // the whole ledger, parents first; not checked
-	Records    []ledger.Record // all admissions, ids unset
+	Knowledge
+}
+
+// Knowledge is what the members know, as its authors signed it. A joiner gets all of it, so that it knows everybody
+// before it counts as joined. Nothing in it is checked here.
+type Knowledge struct {
+	Statements     []ledger.Signed // the whole ledger, parents first
+	Records        []ledger.Record // all admissions; ids are unset on the joiner's side
+	Cards, Reaches [][]byte
 }
 
 // Enter runs the joiner's side of a join stream, behind the prefaces. Nothing of what came is used elsewhere before
@@ -147,7 +157,7 @@ func Enter(c *wire.Conn, in Entering) (*Entry, error) {
 	if err != nil {
 		return nil, err
 	}
-	return entry, entry.readLedger(c)
+	return entry, entry.read(c)
 }
 
 func checkProof(in Entering, m proofMessage) (*ledger.Genesis, error) {
@@ -162,8 +172,12 @@ func checkProof(in Entering, m proofMessage) (*ledger.Genesis, error) {
 	if genesis.ID != in.Network {
 		return nil, ErrImpostor
 	}
-	if _, err := ledger.VerifyProof(genesis, m.Proof, in.Answerer); err != nil {
+	member, err := ledger.VerifyProof(genesis, m.Proof, in.Answerer)
+	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrImpostor, err)
+	}
+	if member.WG != in.WG {
+		return nil, ErrImpostor
 	}
 	return genesis, nil
 }
@@ -198,8 +212,8 @@ func finish(in Entering, g *ledger.Genesis, kem *mlkem.DecapsulationKey768, m ac
 	return &Entry{Genesis: g, Acceptance: signed, Keys: h.Keys, RelayKey: h.RelayKey}, nil
 }
 
-// readLedger takes the ledger in, so that the joiner knows everybody before it counts as joined.
-func (e *Entry) readLedger(c *wire.Conn) error {
+// read takes the knowledge in.
+func (k *Knowledge) read(c *wire.Conn) error {
 	for total := 0; total <= maxLedger; {
 		t, body, err := c.ReadMessage()
 		switch {
@@ -215,67 +229,82 @@ func (e *Entry) readLedger(c *wire.Conn) error {
 		if err := dcbor.Unmarshal(body, &m); err != nil {
 			return ErrMalformed
 		}
-		if err := e.take(&m); err != nil {
+		if err := k.take(&m); err != nil {
 			return err
 		}
 	}
 	return ledger.ErrTooLarge
 }
 
-func (e *Entry) take(m *ledgerMessage) error {
+func (k *Knowledge) take(m *ledgerMessage) error {
+	k.Cards, k.Reaches = append(k.Cards, m.Cards...), append(k.Reaches, m.Reaches...)
 	for _, raw := range m.Statements {
 		s, err := ledger.ParseSigned(raw)
 		if err != nil {
 			return err
 		}
-		e.Statements = append(e.Statements, s)
+		k.Statements = append(k.Statements, s)
 	}
 	for _, raw := range m.Admits {
-		e.Records = append(e.Records, ledger.Record{Admit: raw})
+		k.Records = append(k.Records, ledger.Record{Admit: raw})
 	}
 	for _, raw := range m.Acceptances {
 		s, err := ledger.ParseSigned(raw)
 		if err != nil {
 			return err
 		}
-		e.Records = append(e.Records, ledger.Record{Acceptance: &s})
+		k.Records = append(k.Records, ledger.Record{Acceptance: &s})
 	}
 	return nil
 }
 
-// writeLedger sends the ledger in frames of bounded size.
-func writeLedger(c *wire.Conn, statements []ledger.Signed, records []ledger.Record) error {
-	var m ledgerMessage
-	size := 0
-	add := func(list *[][]byte, raw []byte) error {
-		*list = append(*list, raw)
-		if size += len(raw) + 8; size < ledgerFrame {
-			return nil
-		}
-		err := c.WriteMessage(typeLedger, &m)
-		m, size = ledgerMessage{}, 0
-		return err
+// write sends the knowledge in frames of bounded size.
+func (k *Knowledge) write(c *wire.Conn) error {
+	w := knowledgeWriter{conn: c}
+	for _, s := range k.Statements {
+		w.add(&w.m.Statements, s.Marshal())
 	}
-	for _, s := range statements {
-		if err := add(&m.Statements, s.Marshal()); err != nil {
-			return err
-		}
-	}
-	for _, r := range records {
-		var err error
+	for _, r := range k.Records {
 		if r.Acceptance != nil {
-			err = add(&m.Acceptances, r.Acceptance.Marshal())
+			w.add(&w.m.Acceptances, r.Acceptance.Marshal())
 		} else {
-			err = add(&m.Admits, r.Admit)
-		}
-		if err != nil {
-			return err
+			w.add(&w.m.Admits, r.Admit)
 		}
 	}
-	if err := c.WriteMessage(typeLedger, &m); err != nil {
-		return err
+	for _, raw := range k.Cards {
+		w.add(&w.m.Cards, raw)
+	}
+	for _, raw := range k.Reaches {
+		w.add(&w.m.Reaches, raw)
+	}
+	w.flush()
+	if w.err != nil {
+		return w.err
 	}
 	return c.WriteMessage(typeEnd, &struct{}{})
+}
+
+// knowledgeWriter fills one frame after another. Its first error stays.
+type knowledgeWriter struct {
+	conn *wire.Conn
+	m    ledgerMessage
+	size int
+	err  error
+}
+
+// add puts raw into a list of the current frame, which it sends when it is full.
+func (w *knowledgeWriter) add(list *[][]byte, raw []byte) {
+	*list = append(*list, raw)
+	if w.size += len(raw) + 8; w.size >= ledgerFrame {
+		w.flush()
+	}
+}
+
+func (w *knowledgeWriter) flush() {
+	if w.err == nil {
+		w.err = w.conn.WriteMessage(typeLedger, &w.m)
+	}
+	w.m, w.size = ledgerMessage{}, 0
 }
 
 // Letting is what a member needs to let somebody in.
@@ -288,8 +317,8 @@ type Letting struct {
 	// hand over. It returns a *RefusedError for a refusal.
 	Accept func(admit *ledger.Admit, invite ledger.Signed, grants []ledger.Signed) (
 		acceptance ledger.Signed, keys []identity.Secret, relayKey identity.Secret, err error)
-	// Ledger is everything that was stated and everybody that was admitted, the joiner among them.
-	Ledger func() ([]ledger.Signed, []ledger.Record)
+	// Knowledge is asked for once the joiner is a member, and so a part of it.
+	Knowledge func() Knowledge
 }
 
 // Let runs the answerer's side of a join stream, behind the prefaces. It returns the admit once it was accepted, also
@@ -335,8 +364,8 @@ func Let(c *wire.Conn, in Letting) (*ledger.Admit, error) {
 	if err := c.WriteMessage(typeAccept, &accept); err != nil {
 		return admit, err
 	}
-	statements, records := in.Ledger()
-	return admit, writeLedger(c, statements, records)
+	knowledge := in.Knowledge()
+	return admit, knowledge.write(c)
 }
 
 func parseHello(in Letting, m helloMessage) (*ledger.Admit, ledger.Signed, []ledger.Signed, error) {

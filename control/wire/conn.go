@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"sync/atomic"
 	"time"
 
 	"github.com/meshnet/meshnet/internal/dcbor"
@@ -34,6 +35,7 @@ var (
 	ErrPreface = errors.New("not a control stream")
 	ErrVersion = errors.New("control stream of another version")
 	ErrFrame   = errors.New("frame length out of bounds")
+	ErrAborted = errors.New("control stream aborted")
 )
 
 const prefaceSize = 8
@@ -44,6 +46,13 @@ var magic = [4]byte{'m', 'e', 's', 'h'}
 type Conn struct {
 	net.Conn
 	readFor, writeFor time.Duration
+	aborted           atomic.Bool
+}
+
+// Abort makes the current read and all later ones fail. It may be called from any goroutine.
+func (c *Conn) Abort() {
+	c.aborted.Store(true)
+	c.SetReadDeadline(time.Unix(1, 0))
 }
 
 // New wraps a connection. Each read of a frame may take readFor, each write writeFor.
@@ -77,6 +86,9 @@ func (c *Conn) ReadPreface() (Kind, error) {
 func (c *Conn) read(b []byte) error {
 	if err := c.SetReadDeadline(time.Now().Add(c.readFor)); err != nil {
 		return err
+	}
+	if c.aborted.Load() { // behind setting the deadline: Abort marks first, then sets its own
+		return ErrAborted
 	}
 	_, err := io.ReadFull(c.Conn, b)
 	return err
