@@ -34,7 +34,7 @@ func (n *Node) heard(id identity.PeerID) {
 
 // onSocket takes the events of the socket.
 func (n *Node) onSocket(e magicsock.Event) {
-	if n.mesh == nil {
+	if !n.member.Load() {
 		return // joining: nobody is known yet
 	}
 	current := n.mesh.Map()
@@ -108,6 +108,9 @@ func (n *Node) onMesh(e control.Event) {
 	case control.EventObserved:
 		n.observed(e.Peer, e.Observed, e.Admin)
 	case control.EventFound:
+		if err := n.reconcile(); err != nil { // it may be known only since its introduction
+			n.log.Error("apply the network map", "err", err)
+		}
 		n.conn.Found(e.Peer, e.Observed, time.Duration(e.Skew))
 		n.conn.Contact(e.Peer)
 	case control.EventIdentityCloned:

@@ -1,6 +1,7 @@
 package meshnet
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -42,7 +43,7 @@ type Node struct {
 	conn    *magicsock.Conn
 	tun     *tunnel.Tunnel
 	own     *discovery.Own
-	mesh    *control.Mesh
+	mesh    *control.Mesh // set before member
 	bus     bus
 	started time.Time
 	noTUN   error // why there is no TUN, where one was tried
@@ -50,6 +51,7 @@ type Node struct {
 	rendezvous atomic.Pointer[func(netip.AddrPort, []byte)] // who takes datagrams of joining
 	applied    atomic.Pointer[netmap.Map]                   // what the workers were told last
 	listening  atomic.Pointer[ListenStatus]
+	member     atomic.Bool // mesh is there
 	stopping   atomic.Bool
 	problems   atomic.Pointer[[]Health]
 
@@ -60,7 +62,10 @@ type Node struct {
 	done   chan struct{}
 	change chan struct{} // a new map is there
 
+	applying sync.Mutex // one change of what the workers know at a time; held over calls into them
+
 	mu          sync.Mutex
+	up          bool                                    // Start has returned a node; guarded by mu
 	err         error                                   // why the node stopped; guarded by mu
 	provisional map[identity.PeerID]control.Provisional // guarded by mu
 	sessions    map[identity.PeerID]bool                // with a control session; guarded by mu
@@ -91,11 +96,19 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 	for _, note := range st.store.Notes() {
 		n.log.Warn(note)
 	}
-	if err := n.start(ctx); err != nil {
+	if err := errors.Join(n.start(ctx), n.begun()); err != nil {
 		n.shutdown()
 		return nil, fmt.Errorf("start: %w", err)
 	}
 	return n, nil
+}
+
+// begun lets the node stop by itself from here on. It returns why it would have stopped already.
+func (n *Node) begun() error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.up = true
+	return n.err
 }
 
 // start goes the whole way up. What it made when it fails, shutdown takes down.
@@ -121,6 +134,12 @@ func (n *Node) start(ctx context.Context) error {
 // choose decides which network this node is of. A token is returned when it has yet to be let in.
 func (n *Node) choose() (*ledger.Token, error) {
 	has, exists := n.state.store.Exists()
+	if !exists && n.cfg.Join == "" && n.state.store.Damaged() {
+		return nil, &Hinted{
+			errors.New("the state folder holds members of a network, but not the network itself"),
+			"restore network.cbor from a backup, join again with --join, or use another folder with --state",
+		}
+	}
 	if n.cfg.Join == "" {
 		if !exists {
 			host, err := n.sys.Snapshot()
@@ -163,12 +182,20 @@ func (n *Node) Close() error {
 
 // stop begins the end, once.
 func (n *Node) stop(reason error) {
-	if !n.stopping.CompareAndSwap(false, true) {
+	n.mu.Lock()
+	if !n.up { // Start is still at work and will see it
+		n.err = cmp.Or(n.err, reason)
+		n.mu.Unlock()
 		return
 	}
-	n.mu.Lock()
-	n.err = reason
+	first := n.stopping.CompareAndSwap(false, true)
+	if first {
+		n.err = reason
+	}
 	n.mu.Unlock()
+	if !first {
+		return
+	}
 	n.publish(EventNodeStopping, nil, nil)
 	go func() { // owner: whoever waits for done; nothing else can, since callers may be the node's own goroutines
 		n.shutdown()

@@ -48,6 +48,8 @@ func (n *Node) reconcileLoop(ctx context.Context) {
 
 // reconcile applies the newest map, additions from the bottom up, removals in reverse.
 func (n *Node) reconcile() error {
+	n.applying.Lock()
+	defer n.applying.Unlock()
 	old, now := n.applied.Load(), n.mesh.Map()
 	if old == now {
 		return nil
@@ -140,35 +142,48 @@ func (n *Node) desired(m *netmap.Map) platform.Desired {
 
 // onProvisional makes a peer reachable that is not a member yet, or ends that. The joiner initiates.
 func (n *Node) onProvisional(p control.Provisional, initiate bool) {
+	n.applying.Lock()
+	defer n.applying.Unlock()
 	var current *netmap.Map
-	if n.mesh != nil {
+	if n.member.Load() {
 		current = n.mesh.Map()
 	}
-	if !p.Over {
-		n.mu.Lock()
-		n.provisional[p.Node] = p
-		n.mu.Unlock()
-		n.conn.AddProvisional(p.Node, p.WG, p.Addr)
-		n.setMembers(current)
-		n.tun.Install(tunnel.PeerSession{
-			ID: p.Node, WG: p.WG, PSK: p.PSK, Initiate: initiate,
-			AllowedIPs: []netip.Prefix{netip.PrefixFrom(p.Control, p.Control.BitLen())},
-		})
+	if p.Over {
+		n.endProvisional(current, p)
 		return
 	}
 	n.mu.Lock()
-	delete(n.provisional, p.Node)
+	n.provisional[p.Node] = p
 	n.mu.Unlock()
-	if current == nil || current.Peer(p.Node) == nil {
-		n.setMembers(current)
-		n.conn.RemoveProvisional(p.Node)
-		return
+	n.conn.AddProvisional(p.Node, p.WG, p.Addr)
+	n.setMembers(current)
+	session := tunnel.PeerSession{ID: p.Node, WG: p.WG, PSK: p.PSK, Initiate: initiate}
+	if current == nil || current.Peer(p.Node) == nil { // a member that comes anew keeps its addresses
+		session.AllowedIPs = []netip.Prefix{netip.PrefixFrom(p.Control, p.Control.BitLen())}
 	}
-	n.promote(current, p.Node)
+	n.tun.Install(session)
 }
 
-// endProvisional ends what a join left.
-func (n *Node) endProvisional() {
+// endProvisional makes a provisional peer a member like others, or forgets it. Called with applying held.
+func (n *Node) endProvisional(current *netmap.Map, p control.Provisional) {
+	n.mu.Lock()
+	newer := n.provisional[p.Node].PSK != p.PSK
+	if !newer {
+		delete(n.provisional, p.Node)
+	}
+	n.mu.Unlock()
+	switch {
+	case newer: // the same node asked again meanwhile
+	case current == nil || current.Peer(p.Node) == nil:
+		n.setMembers(current)
+		n.conn.RemoveProvisional(p.Node)
+	default:
+		n.promote(current, p.Node)
+	}
+}
+
+// endJoin ends what our own join left.
+func (n *Node) endJoin() {
 	n.mu.Lock()
 	left := slices.Collect(maps.Values(n.provisional))
 	n.mu.Unlock()
@@ -179,7 +194,7 @@ func (n *Node) endProvisional() {
 }
 
 // promote turns the WireGuard peer of a join into a member's: all its addresses, and the pair's PSK from the next
-// handshake on.
+// handshake on. Called with applying held.
 func (n *Node) promote(m *netmap.Map, id identity.PeerID) {
 	n.conn.SetMap(m)
 	n.setMembers(m)

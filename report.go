@@ -176,11 +176,10 @@ func (n *Node) health() []Health {
 
 // lookForProblems asks the host what is in the way, and tells what is new.
 func (n *Node) lookForProblems() {
-	m := n.mesh
-	if m == nil {
+	if !n.member.Load() {
 		return
 	}
-	d := n.desired(m.Map())
+	d := n.desired(n.mesh.Map())
 	if n.tun.Userspace() {
 		d = platform.Desired{Routes: d.Routes}
 	}

@@ -117,6 +117,7 @@ func (n *Node) openMesh() error {
 		listener.Close()
 		return err
 	}
+	n.member.Store(true)
 	take := n.mesh.HandleRendezvous
 	n.rendezvous.Store(&take)
 	return nil
@@ -130,7 +131,7 @@ func (n *Node) run() error {
 	if err := n.reconcile(); err != nil {
 		return err
 	}
-	n.endProvisional() // who let us in is a member like others now
+	n.endJoin() // who let us in is a member like others now
 	ctx, cancel := context.WithCancel(context.Background())
 	n.cancel = cancel
 	n.mesh.SetEndpoints(n.endpoints())

@@ -47,6 +47,7 @@ type Store struct {
 	facts   []fact // what the logs held, until load took it
 	book    *book
 	notes   []string // what was found damaged
+	damaged bool     // the network file was, now or in an earlier run
 }
 
 // OpenStore reads a state folder; dir nil keeps everything in memory. Damaged files are set aside, and Notes says so.
@@ -109,9 +110,12 @@ func (s *Store) readNetwork(now time.Time) error {
 			return nil
 		}
 	}
-	s.network = nil
-	return s.setAside(networkName, now, "the node founds or joins anew")
+	s.network, s.damaged = nil, true
+	return s.setAside(networkName, now, "what else is in the folder is kept")
 }
+
+// Damaged reports that the folder belonged to a network which can no longer be read.
+func (s *Store) Damaged() bool { return s.network == nil && (s.damaged || len(s.facts) > 0) }
 
 // setAside keeps a damaged file for people to look at.
 func (s *Store) setAside(name string, now time.Time, then string) error {
@@ -195,7 +199,13 @@ func (s *Store) resetLogs(first []fact) error {
 	s.ledger.Close()
 	s.peers.Close()
 	for _, name := range []string{ledgerName, peersName, bookName} {
-		if err := s.dir.Remove(name); err != nil {
+		var err error
+		if s.Damaged() { // somebody may yet repair the network that these belong to
+			_, err = s.dir.SetAside(name, time.Now())
+		} else {
+			err = s.dir.Remove(name)
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 	}
