@@ -139,13 +139,14 @@ func (l *lot) hold(p *peer) {
 }
 
 // release gives the device what waits for p and lets later packets pass. Those that come while it works are parked
-// behind the others, so that order is kept.
-func (l *lot) release(p *peer, now time.Time) {
+// behind the others, so that order is kept. It returns how many there were.
+func (l *lot) release(p *peer, now time.Time) (count int) {
 	for {
 		batch, done := l.unsent(p, now)
 		if done {
-			return
+			return count
 		}
+		count += len(batch)
 		for _, pkt := range batch {
 			pkt.kept = p
 			if !l.queue.push(pkt) {

@@ -36,6 +36,7 @@ type netstack struct {
 
 // newNetstack makes a stack that gives its packets to out. gVisor starts goroutines of its own, so it must be closed.
 func newNetstack(mtu int, out func(*packet) error) (*netstack, error) {
+	quietStack()
 	n := &netstack{
 		link: &link{mtu: uint32(mtu), out: out},
 		Stack: stack.New(stack.Options{

@@ -34,6 +34,9 @@ const (
 	tryGap = 25 * time.Millisecond
 )
 
+// otherSide is how long the other side has for its initiations before ours are repeated too.
+const otherSide = time.Second
+
 // handshakeOffsets are the times of a handshake's initiations, from its start.
 var handshakeOffsets = [...]time.Duration{
 	0, 250 * time.Millisecond, 500 * time.Millisecond, time.Second, 2 * time.Second,
@@ -70,7 +73,10 @@ type session struct {
 	series  int // its number
 	started time.Time
 	step    int
+	nextTry time.Time // of the series
 	lastTry time.Time
+	ownTry  time.Time // packets were released without a session; zero: not since it was installed
+	expired time.Time // sessions from before are over
 }
 
 func (o *owner) install(p PeerSession) {
@@ -97,10 +103,24 @@ func (o *owner) install(p PeerSession) {
 		return
 	}
 	s.defaulted = defaulted
-	if p.Initiate {
-		o.startHandshake(s, now)
+	if o.lot.release(entry, now) > 0 {
+		s.ownTry = now // packets without a session make the device initiate by itself
 	}
-	o.lot.release(entry, now)
+	switch {
+	case p.Initiate && s.ownTry.IsZero():
+		o.startHandshake(s, now, now)
+	case p.Initiate:
+		o.startHandshake(s, now, later(now, s.ownTry.Add(handshakeOffsets[1])))
+	case s.ownTry.Equal(now):
+		o.startHandshake(s, now, now.Add(otherSide))
+	}
+}
+
+func later(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
 }
 
 // put brings p into the engine, touching no more than differs.
@@ -161,6 +181,7 @@ func (o *owner) uninstall(s *session) {
 	o.lot.hold(s.peer)
 	o.engine.remove(s.cfg.WG)
 	s.installed, s.settled = false, false
+	s.ownTry, s.expired = time.Time{}, time.Time{}
 	s.stats.Installed = false
 	s.before.rx, s.before.tx = s.stats.RxBytes, s.stats.TxBytes
 }
@@ -211,18 +232,16 @@ func (o *owner) memberChanged(id identity.PeerID) {
 	s.cfg = next
 }
 
-// startHandshake begins a series of initiations unless one is under way or there is a session.
-func (o *owner) startHandshake(s *session, now time.Time) {
-	if s.trying {
+// startHandshake begins a series of initiations at a time, unless one has begun or will sooner, or there is a session.
+func (o *owner) startHandshake(s *session, now, at time.Time) {
+	at = later(at, s.lastTry.Add(tryGap))
+	if s.trying && (s.step > 0 || !s.nextTry.After(at)) {
 		return
 	}
-	s.trying, s.started, s.step = true, now, 0
+	s.trying, s.started, s.nextTry, s.step = true, at, at, 0
 	s.series++
-	if earliest := s.lastTry.Add(tryGap); s.started.Before(earliest) {
-		s.started = earliest
-	}
-	if s.started.After(now) {
-		heap.Push(&o.retries, deadline{s.started, s, s.series})
+	if at.After(now) {
+		heap.Push(&o.retries, deadline{at, s, s.series})
 		return
 	}
 	if s.settled || now != s.since { // it may have one
@@ -239,17 +258,19 @@ func (o *owner) try(s *session, now time.Time) {
 	}
 	o.engine.initiate(s.cfg.WG)
 	s.lastTry = now
+	s.expired = o.clock() // a handshake that completed before is over: initiate ended its session
 	s.step++
 	if s.step == len(handshakeOffsets) {
 		s.trying = false // the device's own retries go on while packets wait
 		return
 	}
-	heap.Push(&o.retries, deadline{s.started.Add(handshakeOffsets[s.step]), s, s.series})
+	s.nextTry = s.started.Add(handshakeOffsets[s.step])
+	heap.Push(&o.retries, deadline{s.nextTry, s, s.series})
 }
 
 // live tells whether the session can carry packets, by the last sample.
 func (o *owner) live(s *session, now time.Time) bool {
-	return s.settled && now.Sub(s.stats.LastHandshake) < idleTimeout
+	return s.settled && now.Sub(s.stats.LastHandshake) < idleTimeout && s.stats.LastHandshake.After(s.expired)
 }
 
 // tick does what is due and returns when it wants to be called again; zero means never.

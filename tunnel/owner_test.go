@@ -125,6 +125,51 @@ func TestRetrySchedule(t *testing.T) {
 	}
 }
 
+// TestReleasedPacketsInitiate lets the device send the first initiation, for the packets that waited: ours keep their
+// distance, for both sides.
+func TestReleasedPacketsInitiate(t *testing.T) {
+	for _, tt := range []struct {
+		name     string
+		initiate bool
+		want     []time.Duration
+	}{
+		{"we initiate", true, []time.Duration{250 * time.Millisecond, 500 * time.Millisecond, 750 * time.Millisecond, 1250 * time.Millisecond, 2250 * time.Millisecond}},
+		{"the other side initiates", false, []time.Duration{1000 * time.Millisecond, 1250 * time.Millisecond, 1500 * time.Millisecond, 2000 * time.Millisecond, 3000 * time.Millisecond}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			o := newOwnerTest()
+			o.lot.keep(o.table.byID[o.id.ID()], make([]byte, 40), o.e.now)
+			o.install(o.session(false)) // contact: packets are released
+			o.run(20 * time.Millisecond)
+			if tt.initiate {
+				o.install(o.session(true)) // the other side is ready
+			}
+			o.run(30 * time.Second)
+			if !slices.Equal(o.e.tries, tt.want) {
+				t.Errorf("tries at %v, want %v", o.e.tries, tt.want)
+			}
+		})
+	}
+}
+
+// TestExpiredSessionIsNotLive completes a handshake just before a try ends its session: the series goes on.
+func TestExpiredSessionIsNotLive(t *testing.T) {
+	o := newOwnerTest()
+	o.e.onTry = func(k identity.WGKey) {
+		if len(o.e.tries) == 1 { // the answer to an earlier initiation came a moment before
+			o.e.peers[k] = sample{handshake: o.e.now.Add(-time.Microsecond)}
+		}
+		if len(o.e.tries) == 2 {
+			o.e.peers[k] = sample{handshake: o.e.now.Add(time.Millisecond)}
+		}
+	}
+	o.install(o.session(true))
+	o.run(30 * time.Second)
+	if want := []time.Duration{0, 250 * time.Millisecond}; !slices.Equal(o.e.tries, want) {
+		t.Errorf("tries at %v, want %v", o.e.tries, want)
+	}
+}
+
 func TestTriesKeepTheirDistance(t *testing.T) {
 	o := newOwnerTest()
 	o.install(o.session(true))
