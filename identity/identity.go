@@ -6,6 +6,9 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
+	"fmt"
+	"io"
+	"log/slog"
 )
 
 // WGKey is an X25519 public key that WireGuard knows a peer by.
@@ -57,6 +60,12 @@ func rotatingKey(seed Secret, purpose string, generation uint32) *ecdh.PrivateKe
 	}
 	return key
 }
+
+// Format prints the node's id under every verb, and no key. The receiver is a value so that copies hide theirs too.
+func (i Identity) Format(f fmt.State, _ rune) { io.WriteString(f, "[identity of "+i.id.String()+"]") }
+
+// LogValue is the node's id.
+func (i Identity) LogValue() slog.Value { return slog.StringValue(i.id.String()) }
 
 // ID is the node's public name.
 func (i *Identity) ID() PeerID { return i.id }

@@ -45,9 +45,12 @@ func ParseKey(data []byte) (*Identity, error) {
 	if len(data) == len(Secret{}) {
 		return FromSeed(Secret(data)), nil
 	}
-	block, _ := pem.Decode(data)
+	block, rest := pem.Decode(data)
 	if block == nil || block.Type != pemPrivateKey {
 		return nil, ErrKeyFormat
+	}
+	if another, _ := pem.Decode(rest); another != nil {
+		return nil, ErrKeyFormat // which of them is meant?
 	}
 	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
 	if err != nil {

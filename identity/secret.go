@@ -4,6 +4,8 @@ import (
 	"crypto/hkdf"
 	"crypto/rand"
 	"crypto/sha256"
+	"fmt"
+	"io"
 	"log/slog"
 )
 
@@ -23,8 +25,11 @@ func (s Secret) IsZero() bool { return s == Secret{} }
 // String hides the bytes.
 func (Secret) String() string { return "[secret]" }
 
-// GoString hides the bytes in %#v.
-func (Secret) GoString() string { return "[secret]" }
+// Format hides the bytes under every verb.
+func (s Secret) Format(f fmt.State, _ rune) { io.WriteString(f, s.String()) }
+
+// MarshalJSON hides the bytes in JSON, which logs are written in too.
+func (s Secret) MarshalJSON() ([]byte, error) { return []byte(`"` + s.String() + `"`), nil }
 
 // LogValue hides the bytes in logs.
 func (Secret) LogValue() slog.Value { return slog.StringValue("[secret]") }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"math"
 	"unicode/utf8"
 )
 
@@ -105,8 +106,8 @@ func skip(data []byte, depth int) ([]byte, error) {
 func skipMap(data []byte, pairs uint64, depth int) ([]byte, error) {
 	var last []byte
 	for range pairs {
-		major, _, rest, err := head(data)
-		if err != nil || major > majorNegative {
+		major, arg, rest, err := head(data)
+		if err != nil || major > majorNegative || arg > math.MaxInt64 {
 			return nil, ErrNotCanonical
 		}
 		key := data[:len(data)-len(rest)]

@@ -4,8 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
-	"strconv"
-	"strings"
 
 	"github.com/fxamacker/cbor/v2"
 )
@@ -52,6 +50,9 @@ func Unmarshal(data []byte, v any) error {
 		return ErrNotCanonical
 	}
 	t := reflect.TypeOf(v).Elem()
+	if _, err := fit(data, t); err != nil {
+		return err
+	}
 	if t.Kind() != reflect.Struct {
 		return nil
 	}
@@ -83,9 +84,8 @@ func checkCritical(data []byte, t reflect.Type) error {
 func structKeys(t reflect.Type) map[uint64]bool {
 	keys := make(map[uint64]bool, t.NumField())
 	for i := range t.NumField() {
-		tag, _, _ := strings.Cut(t.Field(i).Tag.Get("cbor"), ",")
-		if n, err := strconv.ParseUint(tag, 10, 64); err == nil {
-			keys[n] = true
+		if key, ok := fieldKey(t.Field(i)); ok {
+			keys[key] = true
 		}
 	}
 	return keys

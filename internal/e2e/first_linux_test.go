@@ -72,6 +72,7 @@ var firstPackets = []firstPacket{
 	{"killed and restarted mid-traffic", func(a, b *node) time.Duration {
 		a.ping(b.ip4, 20*time.Second)
 		b.proc.Kill()
+		to := b.ip4
 		done := make(chan struct{})
 		var wg sync.WaitGroup
 		wg.Go(func() {
@@ -80,7 +81,7 @@ var firstPackets = []firstPacket{
 				case <-done:
 					return
 				default:
-					a.tryPing(b.ip4, 100*time.Millisecond)
+					a.tryPing(to, 100*time.Millisecond)
 				}
 			}
 		})
