@@ -60,7 +60,7 @@ func (n *Node) openTunnel() error {
 		Logger: n.log, PrivateKey: n.id.WGPrivate(), MTU: n.cfg.MTU, Bind: n.conn.Bind(),
 		Network: netmap.Network{ID: n.network, Prefix6: netmap.Prefix6(n.network)},
 		Control: netmap.ControlAddr(n.network, n.id.ID()),
-		Want:    n.want,
+		Want:    n.want, Answering: n.conn.Answering,
 	}
 	if n.cfg.TUN != TUNOff {
 		var err error

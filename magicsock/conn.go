@@ -239,6 +239,14 @@ func (c *Conn) Contact(id identity.PeerID) {
 	c.do(func(now time.Time, core *core) { core.contact(now, id) })
 }
 
+// Answering reports whether the peer began a handshake a moment ago. Beginning one of our own would end it.
+func (c *Conn) Answering(id identity.PeerID) bool {
+	c.mu.Lock()
+	p := c.core.peers[id]
+	c.mu.Unlock()
+	return p != nil && p.ep.gate.answering(time.Now())
+}
+
 // SetReady tells whether the device knows the peer, so that it answers its initiations.
 func (c *Conn) SetReady(id identity.PeerID, ready bool) {
 	c.do(func(now time.Time, core *core) { core.setReady(now, id, ready) })

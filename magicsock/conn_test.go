@@ -360,3 +360,40 @@ func TestProvisionalMember(t *testing.T) {
 		t.Fatalf("received %x", got[:4])
 	}
 }
+
+// TestCrossingInitiations lets two sides initiate at the same moment, in every order: exactly one initiation reaches a
+// device.
+func TestCrossingInitiations(t *testing.T) {
+	now := time.Unix(1000, 0)
+	for _, order := range [][]string{
+		{"low sends", "high sends", "low gets", "high gets"},
+		{"low sends", "high sends", "high gets", "low gets"},
+		{"high sends", "low gets", "low sends", "high gets"},
+		{"low sends", "high gets", "high sends", "low gets"},
+		{"high sends", "low sends", "low gets", "high gets"},
+	} {
+		var low, high gate
+		var lowSent, highSent bool
+		entered := 0
+		for i, step := range order {
+			at := now.Add(time.Duration(i) * time.Millisecond)
+			switch step {
+			case "low sends":
+				lowSent = low.leave(at)
+			case "high sends":
+				highSent = high.leave(at)
+			case "low gets":
+				if highSent && low.enter(at, true) {
+					entered++
+				}
+			case "high gets":
+				if lowSent && high.enter(at, false) {
+					entered++
+				}
+			}
+		}
+		if entered != 1 {
+			t.Errorf("%v: %d initiations reach a device, want 1", order, entered)
+		}
+	}
+}

@@ -23,7 +23,7 @@ type route struct {
 }
 
 // endpoint is the conn.Endpoint of a peer: the same object for every path, so that the device never learns an
-// address. All its fields are immutable or atomic.
+// address. All its fields are immutable, atomic or safe for concurrent use.
 type endpoint struct {
 	id    identity.PeerID
 	wg    identity.WGKey
@@ -33,8 +33,8 @@ type endpoint struct {
 
 	trusted    atomic.Int64 // unix nanoseconds of the last pong on the best path
 	kicked     atomic.Int64 // unix nanoseconds of the last time core was asked to verify the path
-	initiated  atomic.Int64 // unix nanoseconds of our last handshake initiation
 	unanswered atomic.Int32 // initiations since the last response
+	gate       gate
 	rx, tx     atomic.Uint64
 }
 

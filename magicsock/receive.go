@@ -162,7 +162,7 @@ func (r *receiver) wireguard(pkt []byte, meta *udp.Meta) conn.Endpoint {
 		}
 	}
 	if pkt[0] == wgResponse {
-		ep.unanswered.Store(0)
+		ep.settle()
 	}
 	ep.rx.Add(uint64(len(pkt)))
 	return ep
@@ -225,7 +225,7 @@ func (r *receiver) relayedEndpoint(in relayPacket) (ep *endpoint) {
 	})
 	if ep != nil {
 		if in.pkt[0] == wgResponse {
-			ep.unanswered.Store(0)
+			ep.settle()
 		}
 		ep.rx.Add(uint64(len(in.pkt)))
 	}

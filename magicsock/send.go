@@ -39,7 +39,9 @@ func (c *Conn) write(to netip.AddrPort, src udp.Source, pkts [][]byte) error {
 // sendBatch sends WireGuard datagrams to a peer by its route. It never waits for core.
 func (c *Conn) sendBatch(ep *endpoint, pkts [][]byte) {
 	now := time.Now()
-	c.noteOutgoing(now, ep, pkts)
+	if !c.outgoing(now, ep, pkts) {
+		return
+	}
 	r := ep.route.Load()
 	if r == nil {
 		c.core.count.noRoute.Add(uint64(len(pkts)))

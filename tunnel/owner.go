@@ -51,6 +51,7 @@ type owner struct {
 	log      *slog.Logger
 	publish  func(map[identity.PeerID]PeerStats)
 	clock    func() time.Time
+	answers  func(identity.PeerID) bool // Config.Answering
 
 	sessions   map[identity.PeerID]*session
 	retries    deadlines
@@ -254,6 +255,11 @@ func (o *owner) startHandshake(s *session, now, at time.Time) {
 func (o *owner) try(s *session, now time.Time) {
 	if o.live(s, now) {
 		s.trying = false
+		return
+	}
+	if o.answers(s.cfg.ID) {
+		s.nextTry = now.Add(handshakeOffsets[1])
+		heap.Push(&o.retries, deadline{s.nextTry, s, s.series})
 		return
 	}
 	o.engine.initiate(s.cfg.WG)

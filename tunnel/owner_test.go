@@ -45,6 +45,7 @@ func (e *fakeEngine) initiate(k identity.WGKey) {
 func (e *fakeEngine) sample() (map[identity.WGKey]sample, error) { return e.peers, nil }
 
 type ownerTest struct {
+	answering time.Time
 	*owner
 	e     *fakeEngine
 	table *table
@@ -60,6 +61,7 @@ func newOwnerTest() *ownerTest {
 	o.owner = &owner{
 		engine: e, lot: newLot(&c, newQueue(nil)), counters: &c, log: slog.New(slog.DiscardHandler),
 		clock:    func() time.Time { return e.now },
+		answers:  func(identity.PeerID) bool { return e.now.Before(o.answering) },
 		lookup:   func(id identity.PeerID) *peer { return o.table.byID[id] },
 		publish:  func(m map[identity.PeerID]PeerStats) { o.stats = m },
 		sessions: make(map[identity.PeerID]*session),
@@ -167,6 +169,17 @@ func TestExpiredSessionIsNotLive(t *testing.T) {
 	o.run(30 * time.Second)
 	if want := []time.Duration{0, 250 * time.Millisecond}; !slices.Equal(o.e.tries, want) {
 		t.Errorf("tries at %v, want %v", o.e.tries, want)
+	}
+}
+
+// TestAnsweringIsNotInterrupted postpones our tries while the other side's initiation is being answered.
+func TestAnsweringIsNotInterrupted(t *testing.T) {
+	o := newOwnerTest()
+	o.answering = o.e.now.Add(600 * time.Millisecond)
+	o.install(o.session(true))
+	o.run(30 * time.Second)
+	if len(o.e.tries) != len(handshakeOffsets) || o.e.tries[0] != 750*time.Millisecond {
+		t.Errorf("tries at %v, the first should be after 750ms", o.e.tries)
 	}
 }
 

@@ -48,6 +48,9 @@ type Config struct {
 	// Want is told that packets wait for a member without a WireGuard peer, at most once per 250 ms and member, from a
 	// goroutine of its own. It must not block. nil ignores.
 	Want func(identity.PeerID)
+	// Answering tells that an initiation of a member came a moment ago and is being answered: one of ours would end the
+	// session that begins. It must not block. nil: never.
+	Answering func(identity.PeerID) bool
 }
 
 // PeerSession is what contact with a member agreed on.
@@ -166,8 +169,12 @@ func (t *Tunnel) Run(ctx context.Context) error {
 }
 
 func (t *Tunnel) newOwner(e engine) *owner {
+	answers := t.cfg.Answering
+	if answers == nil {
+		answers = func(identity.PeerID) bool { return false }
+	}
 	return &owner{
-		engine: e, lot: t.tap.lot, counters: &t.counters, log: t.log, clock: time.Now,
+		engine: e, lot: t.tap.lot, counters: &t.counters, log: t.log, clock: time.Now, answers: answers,
 		lookup:   func(id identity.PeerID) *peer { return t.tap.table.Load().byID[id] },
 		publish:  func(m map[identity.PeerID]PeerStats) { t.stats.Store(&m) },
 		sessions: make(map[identity.PeerID]*session),
