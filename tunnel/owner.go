@@ -32,10 +32,12 @@ const (
 	idleTimeout = 180 * time.Second
 	// tryGap keeps initiations apart: their timestamps are whitened to 16.7 ms, and an equal one is a replay.
 	tryGap = 25 * time.Millisecond
+	// retryGap is the least time for an answer before the next try of a series.
+	retryGap = 200 * time.Millisecond
 )
 
 // otherSide is how long the other side has for its initiations before ours are repeated too.
-const otherSide = time.Second
+const otherSide = 600 * time.Millisecond
 
 // handshakeOffsets are the times of a handshake's initiations, from its start.
 var handshakeOffsets = [...]time.Duration{
@@ -270,7 +272,7 @@ func (o *owner) try(s *session, now time.Time) {
 		s.trying = false // the device's own retries go on while packets wait
 		return
 	}
-	s.nextTry = s.started.Add(handshakeOffsets[s.step])
+	s.nextTry = later(now.Add(retryGap), s.started.Add(handshakeOffsets[s.step])) // a late try delays the next
 	heap.Push(&o.retries, deadline{s.nextTry, s, s.series})
 }
 

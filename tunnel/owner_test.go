@@ -136,7 +136,7 @@ func TestReleasedPacketsInitiate(t *testing.T) {
 		want     []time.Duration
 	}{
 		{"we initiate", true, []time.Duration{250 * time.Millisecond, 500 * time.Millisecond, 750 * time.Millisecond, 1250 * time.Millisecond, 2250 * time.Millisecond}},
-		{"the other side initiates", false, []time.Duration{1000 * time.Millisecond, 1250 * time.Millisecond, 1500 * time.Millisecond, 2000 * time.Millisecond, 3000 * time.Millisecond}},
+		{"the other side initiates", false, []time.Duration{600 * time.Millisecond, 850 * time.Millisecond, 1100 * time.Millisecond, 1600 * time.Millisecond, 2600 * time.Millisecond}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			o := newOwnerTest()
