@@ -15,5 +15,5 @@
 //
 // Each worker is a package of its own and knows none of the others; see the package map in the README.
 //
-// Read first: node.go, then run.go, reconcile.go, join.go.
+// Read first: node.go, then workers.go, reconcile.go, hear.go, join.go.
 package meshnet

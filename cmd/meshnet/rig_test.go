@@ -54,7 +54,7 @@ func (f *fakeNode) Status() *meshnet.Status {
 		Version: "test", State: "running",
 		Network: meshnet.NetworkStatus{Name: ptr("amber-falcon"), Members: 2},
 		Self: meshnet.SelfStatus{
-			ID: "SELF", Name: ptr("web"), Mode: "userspace", Port: 41820, Started: f.started,
+			ID: "SELF", Name: ptr("web"), Mode: "userspace", Roles: []string{"admin"}, Port: 41820, Started: f.started,
 			IPs:    []netip.Addr{netip.MustParseAddr("100.88.3.4"), netip.MustParseAddr("fd00::4")},
 			Listen: meshnet.ListenStatus{SOCKS5: ptr("127.0.0.1:1080")},
 		},

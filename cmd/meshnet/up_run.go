@@ -7,6 +7,7 @@ import (
 	"iter"
 	"log/slog"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -164,7 +165,9 @@ func (a *app) announce(n life, cfg meshnet.Config, ready *readyPipe) {
 	if exposed := n.Exposed(); exposed != "" {
 		a.note("%s", oneLine(exposed))
 	}
-	a.note("invite others with: meshnet invite")
+	if slices.Contains(s.Self.Roles, "admin") {
+		a.note("invite others with: meshnet invite")
+	}
 	line := readyLine(s.Self)
 	a.note("%s", line)
 	ready.tell(line)
