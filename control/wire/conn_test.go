@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -89,14 +90,17 @@ func TestPrefaceRefusals(t *testing.T) {
 func TestSlowSender(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, b := pair()
-		go func() {
+		var wg sync.WaitGroup
+		defer wg.Wait()
+		defer b.Close()
+		wg.Go(func() {
 			for _, c := range append([]byte{0, 0, 0, 200, 0, 1}, make([]byte, 198)...) {
 				time.Sleep(time.Second)
 				if _, err := a.Conn.Write([]byte{c}); err != nil {
 					return
 				}
 			}
-		}()
+		})
 		start := time.Now()
 		_, _, err := b.ReadMessage()
 		if !errors.Is(err, os.ErrDeadlineExceeded) {
@@ -105,7 +109,6 @@ func TestSlowSender(t *testing.T) {
 		if took := time.Since(start); took > 61*time.Second {
 			t.Fatalf("held for %v", took)
 		}
-		b.Close()
 	})
 }
 
