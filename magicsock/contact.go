@@ -178,10 +178,14 @@ func (c *core) handlePing(now time.Time, p *peer, from arrival, m *disco.Message
 		return // recorded long ago, or a clock that jumped: answered, but no reason to do anything
 	}
 	path := c.addPath(p, from.addr)
-	if path == nil || !c.worthAsking(now, p, path, m) || now.Sub(path.lastPing) < minAsk {
+	if path == nil || !c.worthAsking(now, p, path, m) {
 		return
 	}
-	if !path.confirmed() && !from.relay && !c.probes.Take(now, from.addr.Addr()) {
+	switch {
+	case path.confirmed() && now.Sub(path.lastPing) < minAsk:
+		return
+	case path.confirmed() || from.relay:
+	case !c.probes.Take(now, from.addr.Addr()): // a ping of a moment ago may have come too early for the other side
 		c.count.probeLimited.Add(1)
 		return
 	}
@@ -210,7 +214,7 @@ func (c *core) worthAsking(now time.Time, p *peer, path *path, m *disco.Message)
 	return !fresh || !path.confirmed() || now.Sub(path.lastPong) > askAfter || wish || ready
 }
 
-// minAsk is the least time between two pings that pings provoke on one path.
+// minAsk is the least time between two pings that pings provoke on a path that answers.
 const minAsk = 20 * time.Millisecond
 
 func (c *core) handlePong(now time.Time, p *peer, from arrival, m *disco.Message) {

@@ -375,3 +375,20 @@ func TestSimManyRoams(t *testing.T) {
 		t.Fatalf("%d addresses of one peer remembered", n)
 	}
 }
+
+// TestSimFirstPingsTooEarly starts the second node a moment after the first one's pings: its own ping makes the first
+// one ask again at once, on the path it came by.
+func TestSimFirstPingsTooEarly(t *testing.T) {
+	w, net, a, b := pair(t, sim.Link{Delay: time.Millisecond})
+	net.SetDown(b.host, true)
+	a.know(b.peer(b.addr))
+	b.know(a.peer(a.addr))
+	a.contact(b)
+	w.RunFor(5 * time.Millisecond)
+	net.SetDown(b.host, false)
+	b.contact(a)
+	w.RunFor(20 * time.Millisecond)
+	if p := a.core.peers[b.id.ID()].paths[b.addr]; !p.confirmed() {
+		t.Fatal("a has not verified the path by which b's ping came")
+	}
+}
