@@ -261,7 +261,7 @@ func (c *core) handleBoot(now time.Time, p *peer, m *disco.Message) {
 
 // handleFlags acts on what a pong to our own ping says.
 func (c *core) handleFlags(now time.Time, p *peer, m *disco.Message) {
-	if m.Flags&disco.FlagUnanswered != 0 && now.Sub(p.lastReset) > wishEvery {
+	if m.Flags&disco.FlagUnanswered != 0 && now.Sub(p.lastReset) > wishEvery && !p.ep.gate.answering(now) {
 		p.lastReset = now
 		c.tell(Event{Type: EventUnanswered, Peer: p.id})
 	}

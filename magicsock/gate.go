@@ -20,8 +20,9 @@ const (
 	vouchFor = 30 * time.Second
 	// holdFor is how long an initiation waits for the pong of its path.
 	holdFor = time.Second
-	// glareFor is how long our own initiation makes us deaf to the other's, if our PeerID is the lower one.
-	glareFor = time.Second
+	// glareFor is how long our own initiation makes us deaf to the other's, if our PeerID is the lower one. It is a
+	// little more than the wait for the next try: one that is not repeated must not shut the other side out.
+	glareFor = 300 * time.Millisecond
 	// yieldFor is how long an initiation of theirs, on its way to the device, holds ours back.
 	yieldFor = 200 * time.Millisecond
 	// answerFor is how long a handshake that the other side began is left to come to its end.
