@@ -26,7 +26,7 @@ const (
 	// yieldFor is how long an initiation of theirs, on its way to the device, holds ours back.
 	yieldFor = 200 * time.Millisecond
 	// answerFor is how long a handshake that the other side began is left to come to its end.
-	answerFor = 500 * time.Millisecond
+	answerFor = 200 * time.Millisecond
 )
 
 func isWireGuard(pkt []byte) bool {
