@@ -196,7 +196,7 @@ func TestUserspace(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer listener.Close()
-			transfer(t, listener, socks(t, b, "alice", 6000), transferSize/4)
+			transfer(t, listener, socks(t, b, "alice", 6000), transferSize)
 			// a reaches a program that listens on b's loopback.
 			listener, err = b.host.Listen("tcp", "127.0.0.1:6001")
 			if err != nil {
@@ -204,7 +204,7 @@ func TestUserspace(t *testing.T) {
 			}
 			defer listener.Close()
 			if c.aFlags != nil {
-				transfer(t, listener, socks(t, a, "bob."+*a.status().Network.Suffix, 6001), transferSize/4)
+				transfer(t, listener, socks(t, a, "bob."+*a.status().Network.Suffix, 6001), transferSize)
 				return
 			}
 			a.ping(b.ip4, 5*time.Second)
@@ -213,7 +213,7 @@ func TestUserspace(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			transfer(t, listener, conn, transferSize/4)
+			transfer(t, listener, conn, transferSize)
 		})
 	}
 }
