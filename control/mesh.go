@@ -346,6 +346,11 @@ func (m *Mesh) flush() error {
 	m.saving.Lock()
 	defer m.saving.Unlock()
 	m.mu.Lock()
+	if len(m.unsaved) == 0 {
+		m.saveErr = nil
+		m.mu.Unlock()
+		return nil
+	}
 	unsaved, newest := m.unsaved, m.cardFacts()
 	m.unsaved = nil
 	m.mu.Unlock()

@@ -222,12 +222,7 @@ func (m *Mesh) decideMember(now time.Time, answerer *join.Answerer, req *join.Re
 				_, _ = m.ledger.AddAcceptance(x)
 			}
 		}
-		st := m.ledger.State(m.now())
-		member = st.IsMember(req.Node)
-		_, revoked := st.Revoked[req.Node]
-		if revoked {
-			member = false
-		}
+		member = m.ledger.State(m.now()).IsMember(req.Node)
 		return nil
 	})
 	if !member {

@@ -34,6 +34,10 @@ func (s Secret) MarshalJSON() ([]byte, error) { return []byte(`"` + s.String() +
 // LogValue hides the bytes in logs.
 func (Secret) LogValue() slog.Value { return slog.StringValue("[secret]") }
 
+// Commit is what genesis and rekeying publish of a network key; its first four bytes name the key. It does not depend
+// on the network, whose id is the hash of a genesis that holds it.
+func Commit(k Secret) Secret { return Derive(k[:], NetworkID{}, "meshnet/commit/v1") }
+
 // Derive is HKDF-SHA256 (RFC 5869) of secret with the network's id as salt and info = purpose ‖ 0x00 ‖ fields.
 // The fields of one purpose always have the same lengths, so that no two calls share an info by chance.
 func Derive(secret []byte, network NetworkID, purpose string, fields ...[]byte) Secret {

@@ -36,9 +36,6 @@ func NewClient(path string) *Client {
 	return c
 }
 
-// Path is the socket.
-func (c *Client) Path() string { return c.path }
-
 // Close closes idle connections.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
 

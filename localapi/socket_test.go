@@ -195,7 +195,7 @@ func TestLocate(t *testing.T) {
 		switch {
 		case tt.want == "" && !errors.Is(err, ErrNoNode):
 			t.Errorf("%s: %v", tt.name, err)
-		case tt.want != "" && (err != nil || c.Path() != tt.want):
+		case tt.want != "" && (err != nil || c.path != tt.want):
 			t.Errorf("%s: %v, %v", tt.name, c, err)
 		}
 	}

@@ -11,9 +11,9 @@ import (
 // maxTagTries is how many peers of one tag are tried before a packet is given up.
 const maxTagTries = 4
 
-// kidOf names a network key: the first four bytes of its commitment, as genesis carries it.
-func (c *core) kidOf(k identity.Secret) [4]byte {
-	commit := identity.Derive(k[:], c.network.ID, "meshnet/commit/v1")
+// kidOf names a network key by its commitment.
+func kidOf(k identity.Secret) [4]byte {
+	commit := identity.Commit(k)
 	return [4]byte(commit[:4])
 }
 
@@ -29,7 +29,7 @@ func (c *core) pairKeys(p *peer) []pairKeys {
 	me := c.self.ID()
 	for _, k := range c.secrets {
 		p.keys = append(p.keys, pairKeys{
-			kid: c.kidOf(k), secret: k,
+			kid: kidOf(k), secret: k,
 			seal: disco.NewKey(shared, k, c.network.ID, me, p.id),
 			open: disco.NewKey(shared, k, c.network.ID, p.id, me),
 		})

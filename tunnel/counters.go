@@ -63,8 +63,7 @@ var reasonNames = [reasons]string{
 // counters are safe for concurrent use. The zero value is ready.
 type counters [reasons]atomic.Uint64
 
-func (c *counters) add(r reason)        { c[r].Add(1) }
-func (c *counters) get(r reason) uint64 { return c[r].Load() }
+func (c *counters) add(r reason) { c[r].Add(1) }
 
 func (c *counters) snapshot() map[string]uint64 {
 	m := make(map[string]uint64, reasons)

@@ -145,7 +145,7 @@ func TestFromOS(t *testing.T) {
 				t.Errorf("send = %v", got)
 			}
 			for r := range reasons {
-				if got, want := x.c.get(r), map[bool]uint64{true: 1}[r == tt.counter]; got != want {
+				if got, want := x.c[r].Load(), map[bool]uint64{true: 1}[r == tt.counter]; got != want {
 					t.Errorf("%s = %d, want %d", reasonNames[r], got, want)
 				}
 			}
@@ -205,7 +205,7 @@ func TestICMPErrorsAreLimited(t *testing.T) {
 	for range 1000 {
 		x.fromOS(pkt)
 	}
-	if sent, held := len(x.tun.got()), x.c.get(icmpLimited); sent < icmpBurst || sent > 500 || sent+int(held) != 1000 {
+	if sent, held := len(x.tun.got()), x.c[icmpLimited].Load(); sent < icmpBurst || sent > 500 || sent+int(held) != 1000 {
 		t.Errorf("%d answers, %d held back", sent, held)
 	}
 	y := newTapTest()
@@ -258,7 +258,7 @@ func TestWrite(t *testing.T) {
 			if got := len(x.injected); got != tt.stack {
 				t.Errorf("%d to the netstack", got)
 			}
-			if tt.counter != reasons && x.c.get(tt.counter) != 1 {
+			if tt.counter != reasons && x.c[tt.counter].Load() != 1 {
 				t.Error("not counted")
 			}
 		})
@@ -306,26 +306,26 @@ func TestLotBounds(t *testing.T) {
 	for range lotPackets + 10 {
 		x.lot.keep(p, pkt, now)
 	}
-	if got := x.c.get(parkFull); got != 10 {
+	if got := x.c[parkFull].Load(); got != 10 {
 		t.Errorf("%d pushed out", got)
 	}
 	if x.lot.sweep(now.Add(lotAge + 1)) {
 		t.Error("something is left")
 	}
-	if got := x.c.get(parkExpired); got != lotPackets {
+	if got := x.c[parkExpired].Load(); got != lotPackets {
 		t.Errorf("%d expired", got)
 	}
 	if x.lot.bytes != 0 || len(x.lot.bays) != 0 {
 		t.Error("the books are off")
 	}
-	before := x.c.get(parkFull)
+	before := x.c[parkFull].Load()
 	for i := range 2 * lotBytes / lotMemberBytes {
 		other := &peer{id: [32]byte{byte(i), 5}}
 		for range lotPackets {
 			x.lot.keep(other, make([]byte, 2000), now)
 		}
 	}
-	if x.lot.bytes > lotBytes || x.c.get(parkFull) == before {
+	if x.lot.bytes > lotBytes || x.c[parkFull].Load() == before {
 		t.Errorf("%d bytes wait", x.lot.bytes)
 	}
 }

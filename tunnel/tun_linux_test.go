@@ -167,7 +167,7 @@ func TestDeadlineWake(t *testing.T) {
 	for range 20000 { // both at once
 		tap.send(one)
 	}
-	eventually(t, "what was queued", func() bool { return injected.Load()+int64(x.c.get(outQueueFull)) == 24000 })
+	eventually(t, "what was queued", func() bool { return injected.Load()+int64(x.c[outQueueFull].Load()) == 24000 })
 	eventually(t, "the TUN has its turn", func() bool { return fromTUN.Load() > before })
 	close(stop)
 	flood.Wait()

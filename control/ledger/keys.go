@@ -15,11 +15,8 @@ func Short(invite identity.Hash) ShortID { return ShortID(invite[:16]) }
 // KID names a network key: the first four bytes of its commitment.
 type KID [4]byte
 
-// Commit is what genesis and rekeying publish of a network key. It does not depend on the network, whose id is the
-// hash of a genesis that holds it.
-func Commit(k identity.Secret) identity.Secret {
-	return identity.Derive(k[:], identity.NetworkID{}, "meshnet/commit/v1")
-}
+// Commit is what genesis and rekeying publish of a network key.
+func Commit(k identity.Secret) identity.Secret { return identity.Commit(k) }
 
 // KeyID is the name of network key k.
 func KeyID(k identity.Secret) KID {
