@@ -33,6 +33,7 @@ const (
 var layers = map[string]int{
 	"internal/dcbor":    layerBase,
 	"internal/bucket":   layerBase,
+	"internal/datagram": layerBase,
 	"internal/safefile": layerBase,
 	"internal/sim":      layerBase,
 	"internal/netlab":   layerBase,

@@ -1,0 +1,35 @@
+package datagram
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Source is where a datagram came from, which is also where an answer to it goes.
+type Source struct {
+	Addr    netip.AddrPort // of the other side; zero when it came by a relay
+	Local   netip.Addr     // address it arrived at; invalid where the system does not tell
+	IfIndex int            // link it arrived by; 0 where the system does not tell
+	Relay   Peer           // the member that a relay names as its sender; nil otherwise
+}
+
+// Train is a run of datagrams from one source that arrived as one. Data belongs to whoever gave the train and is only
+// valid during the call it came with; until then its bytes may be changed in place.
+type Train struct {
+	Data []byte
+	Size int // of each datagram, at least 1; only the last one may be shorter
+	From Source
+}
+
+// Peer is a member as the socket knows it, whatever its paths are. Safe for concurrent use; no method blocks for longer
+// than the socket's send buffer makes it.
+type Peer interface {
+	// Send sends datagrams by the best path. Without one they are dropped and counted. borrowed: pkts are only used
+	// during the call and not changed.
+	Send(now time.Time, pkts [][]byte)
+	// SendAll sends one datagram by every path that might work: a handshake initiation.
+	SendAll(now time.Time, pkt []byte)
+	// Authenticated tells that datagrams of the peer came from a source, and that its session's key opened them:
+	// size bytes in all. It is meant to be called once per train.
+	Authenticated(now time.Time, from *Source, size int)
+}
