@@ -1,5 +1,6 @@
 // Package netlab builds whole networks on one Linux machine for tests of whole programs: every host is a network
-// namespace with its own interfaces, routes, firewall and NAT, joined by cables (veth pairs) and switches (bridges).
+// namespace with its own interfaces, routes, firewall and NAT, joined by cables (veth pairs) and switches (bridges). A
+// program that measures may use it too: see T.
 //
 //	┌ host a ─────┐        ┌ router r ────────────┐        ┌ host s ─────┐
 //	│ program, TUN│        │ NAT, forwarding      │        │ program     │

@@ -5,22 +5,21 @@ import (
 	"os"
 	"slices"
 	"sync"
-	"testing"
 
 	"github.com/vishvananda/netns"
 )
 
-// Lab is one test's world. Guarded by mu where it changes.
+// Lab is the world of one test or program. Guarded by mu where it changes.
 type Lab struct {
-	t testing.TB
+	t T
 
 	mu      sync.Mutex
 	procs   []*Process
 	closers []io.Closer // captures and namespaces, in the order they were made
 }
 
-// New makes an empty world that is taken down when the test ends. It needs root and /dev/net/tun: see Need.
-func New(t testing.TB) *Lab {
+// New makes an empty world that is taken down when its owner ends. It needs root and /dev/net/tun: see Need.
+func New(t T) *Lab {
 	t.Helper()
 	Need(t, os.Geteuid() == 0, "netlab needs root")
 	tun, err := os.OpenFile("/dev/net/tun", os.O_RDWR, 0)

@@ -50,6 +50,24 @@ func TestPing(t *testing.T) {
 	}
 }
 
+// A cable joins two hosts at once, and its MTU is that of both ends.
+func TestCable(t *testing.T) {
+	lab := New(t)
+	a, b := lab.Host("a"), lab.Host("b")
+	a.Cable(b, "10.1.0.1/24", "10.1.0.2/24", 1280)
+	a.Cable(b, "10.2.0.1/24", "10.2.0.2/24", 0)
+	for _, addr := range []string{"10.1.0.2", "10.2.0.2"} {
+		if _, err := a.Ping(within(t, 2*time.Second), netip.MustParseAddr(addr)); err != nil {
+			t.Errorf("ping %s: %v", addr, err)
+		}
+	}
+	for _, h := range []*Host{a, b} {
+		if first, second := h.link("eth0").Attrs().MTU, h.link("eth1").Attrs().MTU; first != 1280 || second != 1500 {
+			t.Errorf("%s: MTU %d and %d, want 1280 and 1500", h.Name(), first, second)
+		}
+	}
+}
+
 func TestPingUntil(t *testing.T) {
 	a, b, _, ib := pair(t)
 	target := netip.MustParseAddr("10.1.0.2")

@@ -2,13 +2,11 @@
 
 package netlab
 
-import "testing"
-
 // Lab is a test world; there is none on this system.
 type Lab struct{}
 
 // New skips the test, or fails it where it has to run: see Need.
-func New(t testing.TB) *Lab {
+func New(t T) *Lab {
 	t.Helper()
 	Need(t, false, "netlab needs Linux")
 	return nil

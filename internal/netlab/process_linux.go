@@ -12,7 +12,6 @@ import (
 	"strings"
 	"sync"
 	"syscall"
-	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -211,7 +210,7 @@ func endAll(procs []*Process) {
 }
 
 // report shows the end of its output, and keeps all of it where the test's artifacts go.
-func (p *Process) report(t testing.TB) {
+func (p *Process) report(t T) {
 	const shown = 8 << 10
 	out := p.Output()
 	file := filepath.Join(t.ArtifactDir(), fmt.Sprintf("%s-%s-%d.log", p.host.name, filepath.Base(p.cmd.Path), p.Pid()))
