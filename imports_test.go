@@ -32,6 +32,7 @@ const (
 
 var layers = map[string]int{
 	"internal/dcbor":    layerBase,
+	"internal/aqm":      layerBase,
 	"internal/bucket":   layerBase,
 	"internal/datagram": layerBase,
 	"internal/safefile": layerBase,
