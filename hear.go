@@ -11,17 +11,16 @@ import (
 	"github.com/meshnet/meshnet/identity"
 	"github.com/meshnet/meshnet/magicsock"
 	"github.com/meshnet/meshnet/netmap"
-	"github.com/meshnet/meshnet/tunnel"
 )
 
-// want is told that packets wait for a member.
+// want is told that a handshake with a member is tried.
 func (n *Node) want(id identity.PeerID) {
 	n.mu.Lock()
 	if n.asked[id].IsZero() {
 		n.asked[id] = time.Now()
 	}
 	n.mu.Unlock()
-	n.log.Debug("packets wait", "peer", id)
+	n.log.Debug("handshake", "peer", id)
 	n.conn.Contact(id)
 }
 
@@ -30,6 +29,16 @@ func (n *Node) heard(id identity.PeerID) {
 	n.mu.Lock()
 	delete(n.asked, id)
 	n.mu.Unlock()
+}
+
+// established is told of a member's new session.
+func (n *Node) established(id identity.PeerID, first bool) {
+	n.log.Debug("session", "peer", id, "first", first)
+	n.conn.Connected(id)
+	n.heard(id)
+	if first && n.member.Load() {
+		n.mesh.Nudge(id)
+	}
 }
 
 // onSocket takes the events of the socket.
@@ -43,17 +52,13 @@ func (n *Node) onSocket(e magicsock.Event) {
 		return
 	}
 	switch e.Type {
-	case magicsock.EventContact:
-		n.log.Debug("contact", "peer", e.Peer, "initiate", e.Initiate)
+	case magicsock.EventReachable:
+		n.log.Debug("reachable", "peer", e.Peer, "endpoint", e.Path.Addr)
 		n.heard(e.Peer)
-		n.tun.Install(tunnel.PeerSession{ID: e.Peer, WG: peer.WG, PSK: peer.FloorPSK, Initiate: e.Initiate})
-		n.conn.SetReady(e.Peer, true)
-		n.mesh.Nudge(e.Peer)
-	case magicsock.EventRestarted, magicsock.EventUnanswered:
-		n.log.Debug("session made anew", "peer", e.Peer, "restarted", e.Type == magicsock.EventRestarted)
-		n.tun.Install(tunnel.PeerSession{ID: e.Peer, WG: peer.WG, PSK: peer.FloorPSK})
-		n.tun.Reset(e.Peer)
-		n.conn.SetReady(e.Peer, true)
+		n.tun.Kick(e.Peer)
+	case magicsock.EventRestarted:
+		n.log.Debug("restarted", "peer", e.Peer)
+		n.tun.Renew(e.Peer)
 		n.mesh.Nudge(e.Peer)
 	case magicsock.EventObserved:
 		n.mesh.PathWorks(e.Peer, e.Path.Addr)
@@ -94,8 +99,7 @@ func (n *Node) onMesh(e control.Event) {
 		n.setSession(e.Peer, false)
 		n.own.Forget(e.Peer)
 		if e.Left { // its next start is a new contact; packets until then are parked, not sent into the void
-			n.tun.Remove(e.Peer)
-			n.conn.SetReady(e.Peer, false)
+			n.tun.Disconnect(e.Peer)
 		}
 		if peer != nil {
 			n.log.Info("down", "peer", e.Peer, "name", peer.Name, "left", e.Left)

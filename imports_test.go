@@ -71,7 +71,6 @@ var importers = map[string]func(unit string) bool{
 var owners = map[string][]string{
 	"gvisor.dev/gvisor":                  {"tunnel"},
 	"golang.zx2c4.com/wireguard":         {"tunnel"},
-	"golang.zx2c4.com/wireguard/conn":    {"tunnel", "magicsock"},
 	"golang.zx2c4.com/wireguard/windows": {"platform/*"},
 	"golang.zx2c4.com/wintun":            {"tunnel"},
 	"github.com/vishvananda/netlink":     {"platform/*", "internal/netlab", "bench"},
@@ -237,7 +236,7 @@ func TestViolations(t *testing.T) {
 		{".", "golang.zx2c4.com/wireguard/device", false},
 		{".", "golang.zx2c4.com/wireguard/tun/netstack", false},
 		{"magicsock", "golang.zx2c4.com/wireguard/tun", false},
-		{"magicsock/udp", "golang.zx2c4.com/wireguard/conn", true},
+		{"magicsock", "golang.zx2c4.com/wireguard/conn", false},
 		{"tunnel", "golang.zx2c4.com/wireguard/conn", true},
 		{"control", "golang.zx2c4.com/wireguard/conn", false},
 		{"platform/windows", "golang.zx2c4.com/wireguard/windows/tunnel/winipcfg", true},

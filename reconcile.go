@@ -66,11 +66,6 @@ func (n *Node) reconcile() error {
 	}
 	n.setMembers(now)
 	n.applied.Store(now)
-	for _, p := range changes.Changed {
-		if was := old.Peer(p.ID); was != nil && was.FloorPSK != p.FloorPSK {
-			n.tun.SetPSK(p.ID, p.FloorPSK)
-		}
-	}
 	n.tellChanges(old, changes)
 	return err
 }
@@ -92,8 +87,11 @@ func (n *Node) tellChanges(old *netmap.Map, c netmap.Changes) {
 	}
 }
 
-// setMembers tells the tunnel whose packets to carry: members, and provisional peers by their control address only.
-func (n *Node) setMembers(m *netmap.Map) {
+// setMembers tells the tunnel whose packets to carry.
+func (n *Node) setMembers(m *netmap.Map) { n.tun.SetMembers(n.tunnelMembers(m)) }
+
+// tunnelMembers are the members of m, and provisional peers by their control address only.
+func (n *Node) tunnelMembers(m *netmap.Map) []tunnel.Member {
 	var members []tunnel.Member
 	if m != nil {
 		for i := range m.Peers {
@@ -102,17 +100,24 @@ func (n *Node) setMembers(m *netmap.Map) {
 			if p.IP4.IsValid() {
 				ips = append(ips, p.IP4)
 			}
-			members = append(members, tunnel.Member{ID: p.ID, WG: p.WG, IPs: ips})
+			members = append(members, tunnel.Member{ID: p.ID, WG: p.WG, IPs: ips, PSKs: []identity.Secret{p.FloorPSK}})
 		}
 	}
 	n.mu.Lock()
-	for id, p := range n.provisional {
-		if m == nil || m.Peer(id) == nil {
-			members = append(members, tunnel.Member{ID: id, WG: p.WG, IPs: []netip.Addr{p.Control}})
+	defer n.mu.Unlock()
+	for i := range members { // a member that comes anew keeps its addresses
+		if p, ok := n.provisional[members[i].ID]; ok {
+			members[i].PSKs = slices.Insert(members[i].PSKs, 0, p.PSK)
 		}
 	}
-	n.mu.Unlock()
-	n.tun.SetMembers(members)
+	for id, p := range n.provisional {
+		if m == nil || m.Peer(id) == nil {
+			members = append(members, tunnel.Member{
+				ID: id, WG: p.WG, IPs: []netip.Addr{p.Control}, PSKs: []identity.Secret{p.PSK},
+			})
+		}
+	}
+	return members
 }
 
 // applyHost gives the interface its addresses and routes.
@@ -157,11 +162,9 @@ func (n *Node) onProvisional(p control.Provisional, initiate bool) {
 	n.mu.Unlock()
 	n.conn.AddProvisional(p.Node, p.WG, p.Addr)
 	n.setMembers(current)
-	session := tunnel.PeerSession{ID: p.Node, WG: p.WG, PSK: p.PSK, Initiate: initiate}
-	if current == nil || current.Peer(p.Node) == nil { // a member that comes anew keeps its addresses
-		session.AllowedIPs = []netip.Prefix{netip.PrefixFrom(p.Control, p.Control.BitLen())}
+	if initiate {
+		n.tun.Renew(p.Node)
 	}
-	n.tun.Install(session)
 }
 
 // endProvisional makes a provisional peer a member like others, or forgets it. Called with applying held.
@@ -178,7 +181,8 @@ func (n *Node) endProvisional(current *netmap.Map, p control.Provisional) {
 		n.setMembers(current)
 		n.conn.RemoveProvisional(p.Node)
 	default:
-		n.promote(current, p.Node)
+		n.conn.SetMap(current)
+		n.setMembers(current) // all its addresses, and the pair's PSK from the next handshake on
 	}
 }
 
@@ -190,16 +194,6 @@ func (n *Node) endJoin() {
 	for _, p := range left {
 		p.Over = true
 		n.onProvisional(p, false)
-	}
-}
-
-// promote turns the WireGuard peer of a join into a member's: all its addresses, and the pair's PSK from the next
-// handshake on. Called with applying held.
-func (n *Node) promote(m *netmap.Map, id identity.PeerID) {
-	n.conn.SetMap(m)
-	n.setMembers(m)
-	if p := m.Peer(id); p != nil {
-		n.tun.Install(tunnel.PeerSession{ID: id, WG: p.WG, PSK: p.FloorPSK})
 	}
 }
 

@@ -129,7 +129,7 @@ func (n *Node) peerState(p *netmap.Peer, info magicsock.PeerInfo, stats tunnel.P
 	}
 	waiting := !asked.IsZero() || info.Seeking
 	switch {
-	case session || stats.Installed && time.Since(authenticated) < connectedFor:
+	case session || stats.Session && time.Since(authenticated) < connectedFor:
 		return PeerConnected
 	case waiting && !asked.IsZero() && time.Since(asked) > unreachableAfter:
 		return PeerUnreachable

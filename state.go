@@ -97,6 +97,34 @@ func (s *state) loadIdentity() error {
 	return err
 }
 
+// handshakesFile keeps until when times are reserved for WireGuard initiations: others refuse one that is not later than
+// the last they saw, so a clock that was set back must not shut this node out.
+const handshakesFile = "handshakes"
+
+// handshakesUntil is the time that was reserved last; the zero time without one.
+func (s *state) handshakesUntil() time.Time {
+	if s.dir == nil {
+		return time.Time{}
+	}
+	text, err := s.dir.Read(handshakesFile)
+	if err != nil {
+		return time.Time{}
+	}
+	t, err := time.Parse(time.RFC3339Nano, strings.TrimSpace(string(text)))
+	if err != nil {
+		return time.Time{}
+	}
+	return t
+}
+
+// reserveHandshakes keeps a time on disk.
+func (s *state) reserveHandshakes(until time.Time) error {
+	if s.dir == nil {
+		return nil
+	}
+	return s.dir.Write(handshakesFile, []byte(until.UTC().Format(time.RFC3339Nano)+"\n"))
+}
+
 func (s *state) close() {
 	if s.store != nil {
 		s.store.Close()

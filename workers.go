@@ -57,10 +57,11 @@ func (n *Node) openWorkers() error {
 // openTunnel makes the TUN that is wanted, or goes without.
 func (n *Node) openTunnel() error {
 	cfg := tunnel.Config{
-		Logger: n.log, PrivateKey: n.id.WGPrivate(), MTU: n.cfg.MTU, Bind: n.conn.Bind(),
+		Logger: n.log, PrivateKey: n.id.WGPrivate(), MTU: n.cfg.MTU, Socket: n.conn,
 		Network: netmap.Network{ID: n.network, Prefix6: netmap.Prefix6(n.network)},
 		Control: netmap.ControlAddr(n.network, n.id.ID()),
-		Want:    n.want, Answering: n.conn.Answering,
+		Want:    n.want, Established: n.established,
+		Reserved: n.state.handshakesUntil(), Reserve: n.reserveHandshakes,
 	}
 	if n.cfg.TUN != TUNOff {
 		var err error
@@ -157,6 +158,14 @@ func (n *Node) selfRevoked() (time.Time, bool) {
 		}
 	}
 	return time.Time{}, false
+}
+
+// reserveHandshakes keeps the reserved times of initiations. Without it a restart after a set-back clock is noticed late,
+// no more.
+func (n *Node) reserveHandshakes(until time.Time) {
+	if err := n.state.reserveHandshakes(until); err != nil {
+		n.log.Warn("keep the time of handshakes", "err", err)
+	}
 }
 
 func nameTaken(err error) bool {

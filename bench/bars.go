@@ -45,6 +45,8 @@ func bars() []bar {
 		{Name: "memory idle", Metric: "rss_idle", Of: nameMeshnet, AtMost: 25},
 		{Name: "memory right after load", Metric: "rss_after", Of: nameMeshnet, AtMost: 40},
 		{Name: "memory idle again", Metric: "rss_rest", Of: nameMeshnet, AtMost: 25},
+		{Name: "10 000 known, 1 000 recently active: memory", Metric: "scale_rss_active", Of: nameMeshnet, AtMost: 120},
+		{Name: "10 000 known, 1 000 recently active: failed", Metric: "scale_failed", Of: nameMeshnet},
 	}
 }
 

@@ -23,7 +23,14 @@ func TestMain(m *testing.M) {
 
 func TestUsage(t *testing.T) {
 	for _, args := range [][]string{
-		{"-only", "tcp7"}, {"-carriers", "pigeon"}, {"-mtu", "9000"}, {"-rounds", "-1"}, {"extra"}, {"-unknown"}, {"-meshnet", "/nowhere"},
+		{"-only", "tcp7"},
+		{"-carriers", "pigeon"},
+		{"-mtu", "9000"},
+		{"-rounds", "-1"},
+		{"extra"},
+		{"-unknown"},
+		{"-meshnet", "/nowhere"},
+		{"-flame", "f.svg", "-carriers", "veth"},
 	} {
 		var out, errs bytes.Buffer
 		if code := command(t.Context(), args, &out, &errs); code != exitUsage || errs.Len() == 0 {

@@ -53,12 +53,8 @@ func startUserspace(ctx context.Context, s *site) (*lane, error) {
 
 // startNodes founds a network on a and lets b join.
 func startNodes(ctx context.Context, s *site, name string, flags ...string) (*lane, error) {
-	if s.meshnet == "" {
-		bin := filepath.Join(s.dir, "meshnet")
-		if err := build(ctx, bin, meshnetCommand); err != nil {
-			return nil, err
-		}
-		s.meshnet = bin
+	if err := s.buildMeshnet(ctx); err != nil {
+		return nil, err
 	}
 	l := s.lane(name, 0)
 	if err := s.startNode(ctx, l.a, append([]string{"--hostname", "node-a"}, flags...)); err != nil {
@@ -73,6 +69,19 @@ func startNodes(ctx context.Context, s *site, name string, flags ...string) (*la
 		return l, err
 	}
 	return l, s.startNode(ctx, l.b, append([]string{"--hostname", "node-b", "--join", "@" + file}, flags...))
+}
+
+// buildMeshnet builds the program under test unless it was given.
+func (s *site) buildMeshnet(ctx context.Context) error {
+	if s.meshnet != "" {
+		return nil
+	}
+	bin := filepath.Join(s.dir, "meshnet")
+	if err := build(ctx, bin, meshnetCommand); err != nil {
+		return err
+	}
+	s.meshnet = bin
+	return nil
 }
 
 // startNode returns when the node is ready, with the address from its ready line.

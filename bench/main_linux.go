@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -44,6 +45,9 @@ type options struct {
 
 // command is the program: it parses, measures and prints, and returns the exit code.
 func command(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	if len(args) > 0 && args[0] == scaleName {
+		return scaleCommand(ctx, args[1:], stdout, stderr)
+	}
 	o, err := parseOptions(args, stderr)
 	switch {
 	case errors.Is(err, flag.ErrHelp):
@@ -78,6 +82,7 @@ func parseOptions(args []string, stderr io.Writer) (_ *options, err error) {
 	f.StringVar(&o.meshnet, "meshnet", "", "measure this `binary` instead of one built from the working tree")
 	f.StringVar(&o.json, "json", "", "write everything that was measured to this `file`")
 	f.StringVar(&o.svg, "svg", "", "write charts into this `folder`")
+	flame := f.String("flame", "", "write a flame graph of the meshnet carrier under one TCP stream to this `file`; needs perf")
 	f.StringVar(&o.save, "save", "", "write a baseline to this `file`")
 	f.StringVar(&o.compare, "compare", "", "compare with the baseline in this `file`; exit 1 when something is worse")
 	f.DurationVar(&o.timeout, "timeout", 0, "end after this `time` (default: twice the estimate and two minutes)")
@@ -104,15 +109,26 @@ func parseOptions(args []string, stderr io.Writer) (_ *options, err error) {
 	if *long {
 		o.plan.saturate, o.plan.rest = time.Minute, time.Minute
 	}
-	if o.meshnet != "" {
-		if _, err := os.Stat(o.meshnet); err != nil {
-			return nil, fmt.Errorf("-meshnet: %w", err)
-		}
-		if o.meshnet, err = filepath.Abs(o.meshnet); err != nil {
-			return nil, fmt.Errorf("-meshnet: %w", err)
-		}
+	o.plan.flame = *flame
+	if o.meshnet, err = program(o.meshnet); err != nil {
+		return nil, err
 	}
 	return &o, o.choose(*only, *which, *mtus)
+}
+
+// program is the absolute path of the program to measure; "" stays that.
+func program(path string) (string, error) {
+	if path == "" {
+		return "", nil
+	}
+	if _, err := os.Stat(path); err != nil {
+		return "", fmt.Errorf("-meshnet: %w", err)
+	}
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return "", fmt.Errorf("-meshnet: %w", err)
+	}
+	return path, nil
 }
 
 // choose fills in the lists.
@@ -126,6 +142,9 @@ func (o *options) choose(only, which, mtus string) (err error) {
 		if o.plan.carriers, err = choose(which, carrierNames()); err != nil {
 			return fmt.Errorf("-carriers: %w", err)
 		}
+	}
+	if o.plan.flame != "" && which != "" && !slices.Contains(o.plan.carriers, nameMeshnet) {
+		return fmt.Errorf("-flame is about %s, which -carriers leaves out", nameMeshnet)
 	}
 	if mtus != "" {
 		o.plan.mtus = strings.Split(mtus, ",")
@@ -180,6 +199,12 @@ func (o *options) execute(ctx context.Context, stdout, stderr io.Writer) (ok boo
 	if err != nil {
 		return false, err
 	}
+	if o.plan.flame != "" {
+		if why := absentPerf(); why != "" {
+			absent = append(absent, why)
+			o.plan.flame = ""
+		}
+	}
 	for _, why := range absent {
 		fmt.Fprintf(stderr, "not here: %s\n", why)
 	}
@@ -218,8 +243,12 @@ func (o *options) measure(ctx context.Context, r *report, stderr io.Writer) (*re
 	if bins.self, err = os.Executable(); err != nil {
 		return nil, err
 	}
-	for _, mtu := range o.plan.mtus {
-		t, err := measureTable(ctx, o.plan, mtu, bins, stderr)
+	for i, mtu := range o.plan.mtus {
+		p := o.plan
+		if i > 0 {
+			p.flame = "" // one is enough
+		}
+		t, err := measureTable(ctx, p, mtu, bins, stderr)
 		if err != nil {
 			return nil, err
 		}

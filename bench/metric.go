@@ -77,7 +77,7 @@ func metrics() []metric {
 			Digits: 1, Better: lower, Floor: 2,
 		})
 	}
-	return all
+	return append(all, scaleMetrics()...)
 }
 
 // metricNamed finds a metric.

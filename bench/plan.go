@@ -28,6 +28,7 @@ type plan struct {
 	patience time.Duration // for a machine that is busy with something else, in all
 	saturate time.Duration // memory: under load
 	rest     time.Duration // memory: idle after it
+	flame    string        // file for a flame graph; "": none
 }
 
 // fullPlan is the default; quick is for development.
@@ -111,8 +112,18 @@ func (p plan) estimate(carriers, tcpOnly, bare int) time.Duration {
 	round := time.Duration(carriers)*tcp + time.Duration(carriers-tcpOnly)*other
 	const setup = 3 * time.Second // a carrier, builds included
 	table := time.Duration(carriers)*setup + time.Duration(p.rounds)*round + once
-	return time.Duration(len(p.mtus)) * table
+	all := time.Duration(len(p.mtus)) * table
+	if p.flame != "" {
+		all += flameTime + flameFold
+	}
+	return all
 }
+
+// Parts of a flame graph.
+const (
+	flameTime = 5 * time.Second  // of samples
+	flameFold = 12 * time.Second // to look up the names
+)
 
 // Parts of a UDP measurement beside its window.
 const (

@@ -23,10 +23,9 @@ type run struct {
 	calm  *calm
 }
 
-// measureTable builds the lanes for one MTU, measures them and takes them down.
-func measureTable(ctx context.Context, p plan, mtu string, bins *site, log io.Writer) (t *table, err error) {
-	t = newTable(mtu)
-	st := &stage{log: log, dir: bins.dir}
+// onStage gives f a lab and takes everything down again that it built there.
+func onStage(dir string, log io.Writer, f func(lab *netlab.Lab) error) (err error) {
+	st := &stage{log: log, dir: dir}
 	defer st.close()
 	defer func() {
 		if r := recover(); r != nil {
@@ -37,17 +36,29 @@ func measureTable(ctx context.Context, p plan, mtu string, bins *site, log io.Wr
 			err = errors.New(refused.text)
 		}
 	}()
-	s := *bins
-	s.lab = netlab.New(st)
-	if s.mtu, err = parseMTU(mtu); err != nil {
-		return t, err
-	}
-	r := &run{gauge: gauge{self: s.self, plan: p}, table: t, log: log, calm: &calm{left: p.patience}}
-	if err := r.start(ctx, &s); err != nil {
-		return t, err
-	}
-	bins.meshnet, bins.bare, bins.taken = s.meshnet, s.bare, s.taken
-	if err := r.measure(ctx); err != nil {
+	return f(netlab.New(st))
+}
+
+// measureTable builds the lanes for one MTU, measures them and takes them down.
+func measureTable(ctx context.Context, p plan, mtu string, bins *site, log io.Writer) (*table, error) {
+	t := newTable(mtu)
+	err := onStage(bins.dir, log, func(lab *netlab.Lab) (err error) {
+		s := *bins
+		s.lab = lab
+		if s.mtu, err = parseMTU(mtu); err != nil {
+			return err
+		}
+		r := &run{gauge: gauge{self: s.self, plan: p}, table: t, log: log, calm: &calm{left: p.patience}}
+		if err := r.start(ctx, &s); err != nil {
+			return err
+		}
+		bins.meshnet, bins.bare, bins.taken = s.meshnet, s.bare, s.taken
+		if err := r.measure(ctx); err != nil {
+			return err
+		}
+		return r.flames(ctx, s.dir)
+	})
+	if err != nil {
 		return t, err
 	}
 	t.Verdicts = judge(t)
@@ -104,6 +115,22 @@ func (r *run) measure(ctx context.Context) error {
 					return err
 				}
 			}
+		}
+	}
+	return nil
+}
+
+// flames writes the flame graph that was asked for.
+func (r *run) flames(ctx context.Context, dir string) error {
+	for _, l := range r.lanes {
+		if r.plan.flame == "" || l.name != nameMeshnet {
+			continue
+		}
+		fmt.Fprintf(r.log, "flame graph: %v of %s\n", flameTime, l.name)
+		if err := r.flame(ctx, l, dir, r.plan.flame); ctx.Err() != nil {
+			return context.Cause(ctx)
+		} else if err != nil {
+			r.failed("flame graph", errors.Join(err, l.alive()))
 		}
 	}
 	return nil

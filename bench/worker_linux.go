@@ -23,6 +23,7 @@ func workers() map[string]worker {
 		"udp-send":    udpSend,
 		"ping":        pingLoop,
 		"forward":     forward,
+		"swarm":       playSwarm,
 	}
 }
 

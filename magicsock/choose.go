@@ -46,10 +46,12 @@ func (c *core) choose(now time.Time, p *peer, reason string) {
 
 // moveTo switches the peer's data to a path, or to none.
 func (c *core) moveTo(now time.Time, p *peer, to *path, reason string) {
+	c.syncTrust(p)
 	from := p.best
 	p.best, p.doubt, p.reason = to, time.Time{}, reason
 	if to != nil {
 		to.since = now
+		p.handle.trusted.Store(p.handle.stamp(to.heard))
 	}
 	p.publish(nil)
 	c.tell(Event{Type: EventPathChanged, Peer: p.id, Path: pathInfo(to), Old: pathInfo(from), Reason: reason})
@@ -76,8 +78,9 @@ func (c *core) checkTrust(now time.Time, p *peer) {
 	if b == nil {
 		return
 	}
+	c.syncTrust(p)
 	if p.doubt.IsZero() {
-		if b.tries == 0 || b.lastPing.IsZero() || now.Before(p.overdueAt()) {
+		if at := p.overdueAt(); b.tries == 0 || at.IsZero() || now.Before(at) {
 			return
 		}
 		p.doubt = now
@@ -103,13 +106,18 @@ func (c *core) checkTrust(now time.Time, p *peer) {
 	c.probeAll(now, p)
 }
 
-// overdueAt is when the pong to the oldest unanswered ping on the best path is overdue.
+// overdueAt is when the pong to the oldest ping on the best path since anything vouched for it is overdue; zero when
+// something has vouched for the path since the last ping.
 func (p *peer) overdueAt() time.Time {
-	first := p.best.lastPing
+	b := p.best
+	if !b.lastPing.After(b.heard) {
+		return time.Time{}
+	}
+	first := b.lastPing
 	for _, ping := range p.pings {
-		if ping.path == p.best && ping.at.Before(first) && ping.at.After(p.best.lastPong) {
+		if ping.path == b && ping.at.Before(first) && ping.at.After(b.heard) {
 			first = ping.at
 		}
 	}
-	return first.Add(p.best.doubtAfter())
+	return first.Add(b.doubtAfter())
 }

@@ -19,12 +19,6 @@ import (
 // DefaultPort is where a node listens unless it is told otherwise.
 const DefaultPort = 41820
 
-// Relay is the relay leg: it carries datagrams to a peer when no direct path does. Send must not block; a full
-// queue drops.
-type relayLeg interface {
-	Send(to identity.PeerID, pkt []byte) error
-}
-
 // Config of a Conn.
 type Config struct {
 	Logger   *slog.Logger // nil discards
@@ -51,9 +45,9 @@ type Conn struct {
 	cfg     Config
 	log     *slog.Logger
 	sockets [families]atomic.Pointer[udp.Socket]
-	byAddr  atomic.Pointer[map[netip.AddrPort]*endpoint]
 	relayed chan relayPacket
 	wake    chan struct{} // the next deadline may have moved
+	ended   chan struct{} // closed with the Conn
 
 	mu      sync.Mutex
 	core    *core         // guarded by mu
@@ -75,11 +69,11 @@ func New(cfg Config) (*Conn, error) {
 		cfg: cfg, log: cfg.Logger,
 		relayed: make(chan relayPacket, relayQueue),
 		wake:    make(chan struct{}, 1),
+		ended:   make(chan struct{}),
 		swapped: make(chan struct{}),
 		core:    newCore(cfg.Identity, boot, rand.New(rand.NewChaCha8(identity.NewSecret()))),
 	}
-	c.core.hasLeg = cfg.Relay != nil
-	c.byAddr.Store(&map[netip.AddrPort]*endpoint{})
+	c.core.conn, c.core.hasLeg = c, cfg.Relay != nil
 	err := c.open(cfg.Port)
 	if err != nil && !cfg.Strict && cfg.Port != 0 {
 		err = c.open(0)
@@ -177,22 +171,25 @@ func (c *Conn) close() {
 		}
 	}
 	close(c.swapped)
+	close(c.ended)
 }
 
 // maxEvents bounds the events that wait for Run. Above it new ones are dropped; all of them come again.
 const maxEvents = 4096
 
-// do runs f on the core and then sends what the core decided. Events and deadlines that f moved wake Run.
-func (c *Conn) do(f func(now time.Time, core *core)) (released [][]byte) {
+// do is doAt now.
+func (c *Conn) do(f func(now time.Time, core *core)) {
+	now := time.Now()
+	c.doAt(now, func(core *core) { f(now, core) })
+}
+
+// doAt runs f on the core and then sends what the core decided. Events and deadlines that f moved wake Run.
+func (c *Conn) doAt(now time.Time, f func(core *core)) {
 	c.mu.Lock()
 	before := c.core.nextDeadline()
-	f(time.Now(), c.core)
-	sends, events, released := c.core.take()
+	f(c.core)
+	sends, events := c.core.take()
 	after := c.core.nextDeadline()
-	if c.core.addrDirty {
-		c.core.addrDirty = false
-		c.publishAddrs()
-	}
 	if c.cfg.Events != nil && len(c.events) < maxEvents {
 		c.events = append(c.events, events...)
 	}
@@ -207,16 +204,6 @@ func (c *Conn) do(f func(now time.Time, core *core)) (released [][]byte) {
 		default:
 		}
 	}
-	return released
-}
-
-// publishAddrs makes the snapshot by which packets find their peer. Called with mu held.
-func (c *Conn) publishAddrs() {
-	snapshot := make(map[netip.AddrPort]*endpoint, len(c.core.byAddr))
-	for addr, p := range c.core.byAddr {
-		snapshot[addr] = p.ep
-	}
-	c.byAddr.Store(&snapshot)
 }
 
 // SetMap takes over the members, their keys and addresses.
@@ -234,22 +221,10 @@ func (c *Conn) SetSkew(skew time.Duration) {
 	c.do(func(_ time.Time, core *core) { core.setSkew(skew) })
 }
 
-// Contact looks for a member that packets wait for. Event Contact follows when it answers.
+// Contact looks for a member that packets wait for, until Connected or for seekFor. Event Reachable follows when it
+// answers.
 func (c *Conn) Contact(id identity.PeerID) {
 	c.do(func(now time.Time, core *core) { core.contact(now, id) })
-}
-
-// Answering reports whether the peer began a handshake a moment ago. Beginning one of our own would end it.
-func (c *Conn) Answering(id identity.PeerID) bool {
-	c.mu.Lock()
-	p := c.core.peers[id]
-	c.mu.Unlock()
-	return p != nil && p.ep.gate.answering(time.Now())
-}
-
-// SetReady tells whether the device knows the peer, so that it answers its initiations.
-func (c *Conn) SetReady(id identity.PeerID, ready bool) {
-	c.do(func(now time.Time, core *core) { core.setReady(now, id, ready) })
 }
 
 // AddProvisional makes a peer reachable that is no member yet, or whose network we do not know yet, at the address
@@ -290,11 +265,13 @@ func (c *Conn) BootID() [8]byte { return c.core.boot }
 func (c *Conn) Peer(id identity.PeerID) (info PeerInfo, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	p := c.core.peers[id]
-	if p == nil {
-		return PeerInfo{}, false
+	if p := c.core.peers[id]; p != nil {
+		return c.core.info(time.Now(), p), true
 	}
-	return c.core.info(time.Now(), p), true
+	if n := c.core.members.Peer(id); n != nil {
+		return c.core.infoOfMember(n), true
+	}
+	return PeerInfo{}, false
 }
 
 // Rebind opens new sockets on the same port, or on a free one where that is taken by now. Receivers go on with the
@@ -329,6 +306,6 @@ func (c *Conn) Rebind() error {
 	close(c.swapped)
 	c.swapped = make(chan struct{})
 	c.mu.Unlock()
-	c.LinkChanged()
+	c.do(func(now time.Time, core *core) { core.linkChanged(now) })
 	return err
 }

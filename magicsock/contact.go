@@ -12,24 +12,17 @@ import (
 // A cold pair, A wants to send to B:
 //
 //	A                                   B
-//	packets wait: contact(B)
-//	ping, flag wants          ───────▶  (a ping only makes B ask)
+//	handshake: SendAll
+//	initiation                ───────▶  (lost where a NAT or a firewall does not expect it)
+//	ping, flag wants          ───────▶  B pings back: its own packets open the way, and confirm its path
 //	                          ◀───────  pong, and B's own ping
-//	pong                      ───────▶  Event Contact: B installs A's WireGuard peer
-//	Event Contact: A installs B
-//	                          ◀───────  ping, flag ready (setReady)
-//	ping                      ───────▶
-//	                          ◀───────  pong, flag ready
-//	Event Contact, Initiate: handshake initiation
+//	pong                      ───────▶
+//	Event Reachable: SendAll once more, by the paths that answered
+//	initiation                ───────▶
 //
-// If ready does not come within readyWait, A initiates all the same; the tunnel repeats initiations. When both want,
-// the lower PeerID initiates.
+// What a ping says only makes its receiver ask: boot id and clock count when they come in the pong to an own ping.
 
 const (
-	// readyWait is how long the initiator waits for the other side to say that its device knows us.
-	readyWait = 200 * time.Millisecond
-	// wishEvery bounds how often a peer's wish makes us install it.
-	wishEvery = 5 * time.Second
 	// clockSlack is how far a ping's time may be from what its sender's clock should say.
 	clockSlack = 2 * time.Minute
 	// askAfter is the age of the last pong at which a ping from that path is answered with one of our own.
@@ -38,30 +31,16 @@ const (
 
 // contact looks for a peer that packets wait for.
 func (c *core) contact(now time.Time, id identity.PeerID) {
-	p := c.peers[id]
-	if p == nil || !p.known {
-		return
+	if p := c.peer(now, id); p != nil && p.known {
+		c.want(now, p)
 	}
-	p.seek(now)
-	if p.told && now.Sub(p.contactAt) > time.Second {
-		p.contactAt, p.told = time.Time{}, false
-	}
-	c.probeAll(now, p)
-	c.schedule(now, p)
 }
 
-// setReady notes that our device knows the peer and tells it, so that it can initiate.
-func (c *core) setReady(now time.Time, id identity.PeerID, ready bool) {
-	p := c.peers[id]
-	if p == nil {
-		return
-	}
-	changed := p.ready != ready
-	p.ready = ready
-	if changed && ready && p.best != nil && p.known && now.Sub(p.theyWant) < seekFor {
-		c.ping(now, p, p.best)
-		c.schedule(now, p)
-	}
+// want looks for a member.
+func (c *core) want(now time.Time, p *peer) {
+	p.seek(now)
+	c.probeAll(now, p)
+	c.schedule(now, p)
 }
 
 // probeAll pings every path that its limits allow.
@@ -91,6 +70,9 @@ func (c *core) ping(now time.Time, p *peer, path *path) {
 	if len(p.pings) >= 4*maxPaths {
 		return
 	}
+	if path == p.best {
+		c.syncTrust(p)
+	}
 	m := c.message(now, p, disco.TypePing, disco.NewTxID())
 	if !c.seal(now, p, path.addr, path.local, path.relay, m) {
 		return
@@ -102,15 +84,9 @@ func (c *core) ping(now time.Time, p *peer, path *path) {
 
 // message fills in what every message says.
 func (c *core) message(now time.Time, p *peer, t disco.Type, id disco.TxID) *disco.Message {
-	m := &disco.Message{Type: t, TxID: id, Boot: c.boot, Time: now.Add(c.skew)}
+	m := &disco.Message{Type: t, TxID: id, Boot: c.boot, Time: now.Add(c.skew), Flags: disco.FlagReady}
 	if p.wanted(now) {
 		m.Flags |= disco.FlagWants
-	}
-	if p.ready {
-		m.Flags |= disco.FlagReady
-	}
-	if p.ep.unanswered.Load() >= 3 {
-		m.Flags |= disco.FlagUnanswered
 	}
 	return m
 }
@@ -125,34 +101,38 @@ func (c *core) seal(now time.Time, p *peer, to netip.AddrPort, src udp.Source, r
 	copy(m.PSK[:], m.KID[:])
 	s := send{to: to, src: src, pkt: keys[0].seal.Seal(c.ownTag(now, keys[0].secret), m)}
 	if relay {
-		s.relay = p.ep
+		s.relay = p.handle
 	}
 	c.sends = append(c.sends, s)
 	return true
 }
 
-// handleContact takes a contact packet. It reports whether it was one that could be opened.
-func (c *core) handleContact(now time.Time, from arrival, pkt []byte) bool {
+// handleContact takes a contact packet.
+func (c *core) handleContact(now time.Time, from arrival, pkt []byte) {
 	tag, err := disco.PacketTag(pkt)
 	if err != nil {
 		c.count.malformed.Add(1)
-		return false
+		return
 	}
 	for _, candidate := range c.tags.lookup(now, c, tag) {
-		m, err := candidate.keys.open.Open(pkt)
+		p := c.peer(now, c.members.Peers[candidate.member].ID)
+		keys := c.pairKeys(p)
+		if int(candidate.key) >= len(keys) {
+			continue
+		}
+		m, err := keys[candidate.key].open.Open(pkt)
 		if err != nil {
 			continue
 		}
 		if m.Type == disco.TypePing {
-			c.handlePing(now, candidate.peer, from, m)
+			c.handlePing(now, p, from, m)
 		} else {
-			c.handlePong(now, candidate.peer, from, m)
+			c.handlePong(now, p, from, m)
 		}
-		c.schedule(now, candidate.peer)
-		return true
+		c.schedule(now, p)
+		return
 	}
 	c.count.unknownTag.Add(1)
-	return false
 }
 
 // arrival is where a packet came from.
@@ -163,6 +143,9 @@ type arrival struct {
 }
 
 func (c *core) handlePing(now time.Time, p *peer, from arrival, m *disco.Message) {
+	if p.seen == nil {
+		p.seen = new(txMemory)
+	}
 	if !p.seen.fresh(m.TxID) {
 		c.count.replayed.Add(1)
 		return
@@ -199,19 +182,17 @@ func (c *core) timely(now time.Time, p *peer, m *disco.Message) bool {
 }
 
 // worthAsking decides whether a ping makes us send one too. Only news do, so that two pings never chase each other:
-// an unverified path or run, a wish that is new, readiness that we wait for.
+// an unverified path or run, a wish that is new.
 func (c *core) worthAsking(now time.Time, p *peer, path *path, m *disco.Message) bool {
 	fresh := m.Boot == p.boot && c.timely(now, p, m)
 	wish := false
 	if m.Flags&disco.FlagWants != 0 {
 		wish = now.Sub(p.theyWant) > time.Second
 		if fresh {
-			p.theyWant = now
-			c.tellWish(now, p)
+			p.usedAt, p.theyWant = now, now
 		}
 	}
-	ready := m.Flags&disco.FlagReady != 0 && p.wanted(now) && !p.told
-	return !fresh || !path.confirmed() || now.Sub(path.lastPong) > askAfter || wish || ready
+	return !fresh || !path.confirmed() || now.Sub(path.lastPong) > askAfter || wish
 }
 
 // minAsk is the least time between two pings that pings provoke on a path that answers.
@@ -227,14 +208,10 @@ func (c *core) handlePong(now time.Time, p *peer, from arrival, m *disco.Message
 	c.count.pongsReceived.Add(1)
 	path, rtt := ping.path, now.Sub(ping.at)
 	path.ponged(now, rtt, from.local)
-	p.heard = now
 	p.clock, p.clockKnown = m.Time.Add(rtt/2).Sub(now), true
 	c.setHours(p, p.clock)
 	c.tell(Event{Type: EventClock, Peer: p.id, Clock: p.clock})
 	if !from.relay {
-		if c.byAddr[from.addr] != p {
-			c.byAddr[from.addr], c.addrDirty = p, true
-		}
 		c.tell(Event{Type: EventObserved, Peer: p.id, Observed: m.Observed, Path: pathInfo(path)})
 	}
 	if path == p.best && !p.doubt.IsZero() {
@@ -242,76 +219,41 @@ func (c *core) handlePong(now time.Time, p *peer, from arrival, m *disco.Message
 	}
 	c.choose(now, p, "answered fastest")
 	if path == p.best {
-		p.ep.trusted.Store(now.UnixNano())
+		p.handle.trusted.Store(p.handle.stamp(now))
 		p.publish(nil)
 	}
-	c.release(now, p, from)
-	c.handleBoot(now, p, m)
-	c.handleFlags(now, p, m)
+	c.tellReachable(now, p, ping)
+	c.handleBoot(p, m)
+	if m.Flags&disco.FlagWants != 0 {
+		p.usedAt, p.theyWant = now, now
+	}
+}
+
+// reachEvery bounds how often a wanted peer is told to be reachable.
+const reachEvery = 200 * time.Millisecond
+
+// tellReachable tells that a wanted peer answered by a path which no initiation has left by since the ping: one that
+// left with the ping has arrived as the ping did, and to begin anew would only undo it.
+func (c *core) tellReachable(now time.Time, p *peer, ping sentPing) {
+	if !p.wanted(now) || !ping.path.lastInit.Before(ping.at) || now.Sub(p.reachTold) < reachEvery {
+		return
+	}
+	p.reachTold = now
+	c.tell(Event{Type: EventReachable, Peer: p.id, Path: pathInfo(ping.path)})
 }
 
 // handleBoot compares the boot id of a pong with the last one.
-func (c *core) handleBoot(now time.Time, p *peer, m *disco.Message) {
+func (c *core) handleBoot(p *peer, m *disco.Message) {
 	if p.bootKnown && p.boot != m.Boot {
-		p.lastTold = now
 		c.tell(Event{Type: EventRestarted, Peer: p.id})
 	}
 	p.boot, p.bootKnown = m.Boot, true
 }
 
-// handleFlags acts on what a pong to our own ping says.
-func (c *core) handleFlags(now time.Time, p *peer, m *disco.Message) {
-	if m.Flags&disco.FlagUnanswered != 0 && now.Sub(p.lastReset) > wishEvery && !p.ep.gate.answering(now) {
-		p.lastReset = now
-		c.tell(Event{Type: EventUnanswered, Peer: p.id})
-	}
-	if m.Flags&disco.FlagWants != 0 {
-		p.theyWant = now
-		c.tellWish(now, p)
-	}
-	if !p.wanted(now) {
-		return
-	}
-	if p.contactAt.IsZero() {
-		p.contactAt = now
-		if !p.told {
-			c.tell(Event{Type: EventContact, Peer: p.id})
-		}
-	}
-	if m.Flags&disco.FlagReady != 0 {
-		c.tellInitiate(now, p)
-	}
-}
-
-// tellWish has the peer installed because it asked, at most once in wishEvery.
-func (c *core) tellWish(now time.Time, p *peer) {
-	if !p.lastTold.IsZero() && now.Sub(p.lastTold) < wishEvery {
-		return
-	}
-	p.lastTold = now
-	c.tell(Event{Type: EventContact, Peer: p.id})
-}
-
-// tellInitiate has the handshake begun, once per contact, unless the other side wants to and goes first.
-func (c *core) tellInitiate(now time.Time, p *peer) {
-	if p.told {
-		return
-	}
-	p.told = true
-	theyGoFirst := now.Sub(p.theyWant) < time.Second && p.id.Compare(c.self.ID()) < 0
-	c.tell(Event{Type: EventContact, Peer: p.id, Initiate: !theyGoFirst})
-}
-
-// checkContact goes on looking for a wanted peer, and begins without its ready after readyWait.
+// checkContact goes on looking for a wanted peer.
 func (c *core) checkContact(now time.Time, p *peer) {
-	if !p.wanted(now) {
-		return
-	}
-	if p.best == nil || !p.best.confirmed() {
+	if p.wanted(now) && (p.best == nil || !p.best.confirmed()) {
 		c.probeAll(now, p)
-	}
-	if !p.contactAt.IsZero() && !p.told && now.Sub(p.contactAt) >= readyWait {
-		c.tellInitiate(now, p)
 	}
 }
 
@@ -320,6 +262,7 @@ func (c *core) verify(now time.Time, p *peer) {
 	if p.best == nil {
 		return
 	}
+	c.syncTrust(p)
 	switch b := p.best; {
 	case !p.known || !p.doubt.IsZero():
 	case b.dead: // whatever answers first takes over; until then, with their backoffs

@@ -22,11 +22,12 @@ type core struct {
 	network netmap.Network
 	boot    disco.BootID
 	rand    *rand.Rand
+	conn    *Conn // for the handles of peers; nil in a simulation
 
 	secrets []identity.Secret // network keys, newest first
-	peers   map[identity.PeerID]*peer
+	members members
+	peers   map[identity.PeerID]*peer // those of the members, and provisional ones, that there is something to know of
 	byWG    map[identity.WGKey]*peer
-	byAddr  map[netip.AddrPort]*peer // addresses that a pong confirmed
 	tags    tagTable
 	own     []netip.AddrPort // our addresses, never probed
 	zones   []string         // of our link-local addresses
@@ -37,98 +38,63 @@ type core struct {
 	pongs  bucket.Prefixes
 	timers peerHeap
 
-	sends     []send
-	events    []Event
-	released  [][]byte // initiations that a pong let through, for the device
-	addrDirty bool
-	count     counters
+	sends  []send
+	events []Event
+	count  counters
 }
 
 // send is a datagram that is to leave.
 type send struct {
 	to    netip.AddrPort
 	src   udp.Source
-	relay *endpoint // set: by the relay leg to that peer
+	relay *handle // set: by the relay leg to that peer
 	pkt   []byte
 }
 
 func newCore(self *identity.Identity, boot disco.BootID, rng *rand.Rand) *core {
 	return &core{
-		self: self, boot: boot, rand: rng,
+		self: self, boot: boot, rand: rng, members: newMembers(),
 		peers:  make(map[identity.PeerID]*peer),
 		byWG:   make(map[identity.WGKey]*peer),
-		byAddr: make(map[netip.AddrPort]*peer),
 		probes: bucket.Prefixes{Rate: 20, Burst: 40},
 		pongs:  bucket.Prefixes{Rate: 50, Burst: 100},
 	}
 }
 
 // take hands over what is to be done.
-func (c *core) take() (sends []send, events []Event, released [][]byte) {
-	sends, events, released = c.sends, c.events, c.released
-	c.sends, c.events, c.released = nil, nil, nil
-	return sends, events, released
+func (c *core) take() (sends []send, events []Event) {
+	sends, events = c.sends, c.events
+	c.sends, c.events = nil, nil
+	return sends, events
 }
 
 func (c *core) tell(e Event) { c.events = append(c.events, e) }
 
-// setMap takes over the members of a new map.
-func (c *core) setMap(now time.Time, m *netmap.Map) {
-	c.network = m.Network
-	newKeys := !slices.Equal(c.secrets, m.Keys)
-	c.secrets = slices.Clone(m.Keys)
-	for id, p := range c.peers {
-		if p.known && m.Peer(id) == nil {
-			c.drop(p)
-		}
-	}
-	for i := range m.Peers {
-		c.setPeer(now, &m.Peers[i], newKeys)
-	}
-	c.tags.reset()
-}
+// vouchFor is for how long a pong keeps data on its path when the peer introduces itself anew from elsewhere.
+const vouchFor = 30 * time.Second
 
-func (c *core) setPeer(now time.Time, n *netmap.Peer, newKeys bool) {
-	p := c.peers[n.ID]
-	if p != nil && p.ep.wg != n.WG {
-		c.drop(p)
-		p = nil
-	}
-	if p == nil {
-		p = c.newPeer(n.ID, n.WG)
-	}
-	if p.disco != n.Disco || newKeys {
-		p.disco, p.keys = n.Disco, nil
-	}
-	p.known = true
-	c.name(now, p, n.Endpoints)
-	c.schedule(now, p)
-}
+// relayFirst is why the relay leg is the path of a peer that was never reached otherwise.
+const relayFirst = "relay until something better answers"
 
-func (c *core) newPeer(id identity.PeerID, wg identity.WGKey) *peer {
+func (c *core) newPeer(now time.Time, id identity.PeerID, wg identity.WGKey) *peer {
 	p := &peer{
-		id: id, ep: newEndpoint(id, wg), index: -1,
+		id: id, handle: newHandle(now, c.conn, id, wg), index: -1, usedAt: now,
 		paths: make(map[netip.AddrPort]*path),
 		pings: make(map[disco.TxID]sentPing),
 	}
 	if c.hasLeg {
 		p.paths[netip.AddrPort{}] = &path{relay: true, vouch: true, named: true}
-		c.choose(time.Time{}, p, "relay until something better answers")
+		c.choose(now, p, relayFirst)
 	}
 	c.peers[id], c.byWG[wg] = p, p
 	return p
 }
 
+// drop forgets a peer. Its handle may live on, without a route.
 func (c *core) drop(p *peer) {
 	delete(c.peers, p.id)
-	delete(c.byWG, p.ep.wg)
-	for addr, owner := range c.byAddr {
-		if owner == p {
-			delete(c.byAddr, addr)
-		}
-	}
-	c.addrDirty = true
-	p.ep.route.Store(nil)
+	delete(c.byWG, p.handle.wg)
+	p.handle.route.Store(nil)
 	if p.index >= 0 {
 		heap.Remove(&c.timers, p.index)
 	}
@@ -152,8 +118,8 @@ func (c *core) name(now time.Time, p *peer, addrs []netip.AddrPort) {
 		}
 	}
 	for _, path := range p.paths {
-		if !path.named && !path.vouch && path != p.best && now.Sub(path.lastPong) > keepSeen {
-			c.forgetPath(p, path)
+		if !path.named && !path.vouch && path != p.best && now.Sub(path.heard) > keepSeen {
+			delete(p.paths, path.addr)
 		}
 	}
 }
@@ -204,8 +170,8 @@ func (c *core) setSkew(skew time.Duration) {
 
 // addProvisional makes a peer that is joining, or that lets us join, reachable at one address.
 func (c *core) addProvisional(now time.Time, id identity.PeerID, wg identity.WGKey, addr netip.AddrPort) {
-	p := c.peers[id]
-	if p != nil && p.ep.wg != wg {
+	p := c.peer(now, id)
+	if p != nil && p.handle.wg != wg {
 		if p.known {
 			return // a member keeps the key that the ledger gave it
 		}
@@ -213,14 +179,13 @@ func (c *core) addProvisional(now time.Time, id identity.PeerID, wg identity.WGK
 		p = nil
 	}
 	if p == nil {
-		p = c.newPeer(id, wg)
+		p = c.newPeer(now, id, wg)
 	}
 	path := c.addPath(p, addr)
 	if path == nil {
 		return
 	}
 	path.vouch = true // also of a member that lost what it knew: its handshake proves the rest
-	c.byAddr[addr], c.addrDirty = p, true
 	if !p.known || p.best == nil || now.Sub(p.best.lastPong) > vouchFor {
 		c.moveTo(now, p, path, "the address that introduced itself")
 	}
@@ -228,7 +193,7 @@ func (c *core) addProvisional(now time.Time, id identity.PeerID, wg identity.WGK
 
 // found takes what an Intro or Welcome told of a member.
 func (c *core) found(now time.Time, id identity.PeerID, addr netip.AddrPort, ahead time.Duration) {
-	p := c.peers[id]
+	p := c.peer(now, id)
 	if p == nil || !p.known || len(c.usable(addr)) == 0 {
 		return
 	}
@@ -236,7 +201,7 @@ func (c *core) found(now time.Time, id identity.PeerID, addr netip.AddrPort, ahe
 	if path := c.addPath(p, addr); path != nil && !path.confirmed() {
 		path.tries, path.next = 0, time.Time{}
 	}
-	p.wantedAt = time.Time{} // look for it anew, quickly
+	p.usedAt, p.wantedAt = now, time.Time{} // look for it anew, quickly
 	c.schedule(now, p)
 }
 
@@ -258,7 +223,7 @@ func (c *core) linkChanged(now time.Time) {
 			path.tries, path.next, path.local = 0, time.Time{}, udp.Source{}
 		}
 		p.publish(nil)
-		p.ep.trusted.Store(0)
+		p.handle.trusted.Store(0)
 		if p.best != nil || p.wanted(now) {
 			c.probeAll(now, p)
 		}
@@ -266,14 +231,41 @@ func (c *core) linkChanged(now time.Time) {
 	}
 }
 
+// rebound is linkChanged for new sockets: a ping that left by the old ones a moment ago told nobody of the new ones.
+func (c *core) rebound(now time.Time) {
+	for _, p := range c.peers {
+		for _, path := range p.paths {
+			path.lastPing = time.Time{}
+		}
+	}
+	c.linkChanged(now)
+}
+
 // info describes a peer.
 func (c *core) info(now time.Time, p *peer) PeerInfo {
+	c.syncTrust(p)
 	info := PeerInfo{
-		Path: pathInfo(p.best), Reason: p.reason, Heard: p.heard, Seeking: p.wanted(now),
-		RxBytes: p.ep.rx.Load(), TxBytes: p.ep.tx.Load(),
+		Path: pathInfo(p.best), Reason: p.reason, Heard: p.lastHeard(), Seeking: p.wanted(now),
+		RxBytes: p.handle.rx.Load(), TxBytes: p.handle.tx.Load(),
 	}
 	for _, path := range p.paths {
 		info.Candidates = append(info.Candidates, pathInfo(path))
+	}
+	slices.SortFunc(info.Candidates, func(a, b PathInfo) int { return a.Addr.Compare(b.Addr) })
+	return info
+}
+
+// infoOfMember describes a member that nothing is known of but what the map says.
+func (c *core) infoOfMember(n *netmap.Peer) PeerInfo {
+	info := PeerInfo{Path: c.unmet()}
+	if c.hasLeg {
+		info.Reason = relayFirst
+		info.Candidates = []PathInfo{info.Path}
+	}
+	for _, addr := range n.Endpoints {
+		for _, usable := range c.usable(addr) {
+			info.Candidates = append(info.Candidates, PathInfo{Kind: PathDirect, Addr: usable})
+		}
 	}
 	slices.SortFunc(info.Candidates, func(a, b PathInfo) int { return a.Addr.Compare(b.Addr) })
 	return info

@@ -7,30 +7,31 @@ import (
 
 // counters are totals since New. Every dropped packet is in one of them.
 type counters struct {
-	pingsSent, pongsReceived                                       atomic.Uint64
-	malformed, unknownTag, replayed, strayPong                     atomic.Uint64
-	probeLimited, pongLimited                                      atomic.Uint64
-	foreign, stun, unconfirmedInitiation, glare, noRoute, sendFail atomic.Uint64
-	relayFull                                                      atomic.Uint64
+	pingsSent, pongsReceived                    atomic.Uint64
+	malformed, unknownTag, replayed, strayPong  atomic.Uint64
+	probeLimited, pongLimited                   atomic.Uint64
+	foreign, stun, noRoute, sendFail            atomic.Uint64
+	relayFull, relayUnknown, pathsFull, delayed atomic.Uint64
 }
 
 func (c *counters) snapshot() map[string]uint64 {
 	return map[string]uint64{
-		"pings_sent":                  c.pingsSent.Load(),
-		"pongs_received":              c.pongsReceived.Load(),
-		"drop_malformed":              c.malformed.Load(),
-		"drop_unknown_tag":            c.unknownTag.Load(),
-		"drop_replayed_ping":          c.replayed.Load(),
-		"drop_stray_pong":             c.strayPong.Load(),
-		"drop_probe_limit":            c.probeLimited.Load(),
-		"drop_pong_limit":             c.pongLimited.Load(),
-		"drop_foreign":                c.foreign.Load(),
-		"drop_stun":                   c.stun.Load(),
-		"drop_unconfirmed_initiation": c.unconfirmedInitiation.Load(),
-		"drop_glare":                  c.glare.Load(),
-		"drop_no_route":               c.noRoute.Load(),
-		"drop_send_error":             c.sendFail.Load(),
-		"drop_relay_full":             c.relayFull.Load(),
+		"pings_sent":         c.pingsSent.Load(),
+		"pongs_received":     c.pongsReceived.Load(),
+		"drop_malformed":     c.malformed.Load(),
+		"drop_unknown_tag":   c.unknownTag.Load(),
+		"drop_replayed_ping": c.replayed.Load(),
+		"drop_stray_pong":    c.strayPong.Load(),
+		"drop_probe_limit":   c.probeLimited.Load(),
+		"drop_pong_limit":    c.pongLimited.Load(),
+		"drop_foreign":       c.foreign.Load(),
+		"drop_stun":          c.stun.Load(),
+		"drop_no_route":      c.noRoute.Load(),
+		"drop_send_error":    c.sendFail.Load(),
+		"drop_relay_full":    c.relayFull.Load(),
+		"drop_relay_unknown": c.relayUnknown.Load(),
+		"drop_delayed":       c.delayed.Load(), // stood in the socket's queue
+		"paths_full":         c.pathsFull.Load(),
 	}
 }
 

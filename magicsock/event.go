@@ -12,13 +12,12 @@ type EventType int
 
 // The events of a Conn.
 const (
-	// EventContact: ping and pong with Peer work and one side wants a session. The WireGuard peer is to be
-	// installed; Initiate says whether this side begins the handshake.
-	EventContact EventType = iota + 1
+	// EventReachable: a member that is looked for (Contact, SendAll, or its route died) answered by Path, and no
+	// initiation has left by it since it was asked. A handshake that is under way is to be begun again at once, by
+	// SendAll; without one there is nothing to do. At most 5 a second.
+	EventReachable EventType = iota + 1
 	// EventRestarted: Peer runs under a new boot id, so it lost our session.
 	EventRestarted
-	// EventUnanswered: Peer says that its initiations go unanswered. Its WireGuard state here is to be made anew.
-	EventUnanswered
 	// EventObserved: Peer answered by Path, and saw our packets come from Observed.
 	EventObserved
 	// EventPathChanged: data to Peer goes by Path now.
@@ -31,7 +30,6 @@ const (
 type Event struct {
 	Type      EventType
 	Peer      identity.PeerID
-	Initiate  bool
 	Observed  netip.AddrPort
 	Path, Old PathInfo
 	Reason    string
@@ -71,7 +69,7 @@ func pathInfo(p *path) PathInfo {
 type PeerInfo struct {
 	Path       PathInfo
 	Reason     string    // why the path is what it is
-	Heard      time.Time // last pong, by any path
+	Heard      time.Time // last pong or authenticated packet, by any path
 	Seeking    bool      // packets wait for it
 	Candidates []PathInfo
 	RxBytes    uint64 // WireGuard datagrams, with their headers

@@ -1,7 +1,9 @@
 package magicsock
 
 import (
+	"cmp"
 	"encoding/binary"
+	"slices"
 	"time"
 
 	"github.com/meshnet/meshnet/identity"
@@ -45,31 +47,34 @@ func (c *core) ownTag(now time.Time, k identity.Secret) disco.Tag {
 	return disco.TagOf(k, me, now.Add(c.skew-spread).Unix()/3600)
 }
 
-// tagTable finds the peer that a tag names, for the hours around now and for every network key.
+// tagTable finds the members that a tag names, for the hours around now and for every network key: 16 bytes for each.
 type tagTable struct {
-	hour  int64
-	built bool
-	byTag map[disco.Tag][]tagged
+	hour    int64
+	built   bool
+	entries []tagEntry // ordered by tag
 }
 
-type tagged struct {
-	peer *peer
-	keys pairKeys
-	k    int // which of the peer's keys
+// tagEntry is one tag of one member.
+type tagEntry struct {
+	tag    uint64
+	member int32 // index in the network map
+	key    int32 // which of the network keys
 }
 
 func (t *tagTable) reset() { t.built = false }
 
 // lookup returns who may have sent a packet under tag.
-func (t *tagTable) lookup(now time.Time, c *core, tag disco.Tag) []tagged {
+func (t *tagTable) lookup(now time.Time, c *core, tag disco.Tag) []tagEntry {
 	hour := now.Add(c.skew).Unix() / 3600
 	if !t.built || t.hour != hour {
 		t.build(c, hour)
 	}
-	found := t.byTag[tag]
-	for i := range found {
-		if keys := c.pairKeys(found[i].peer); found[i].k < len(keys) {
-			found[i].keys = keys[found[i].k]
+	want := binary.BigEndian.Uint64(tag[:])
+	i, _ := slices.BinarySearchFunc(t.entries, want, func(e tagEntry, want uint64) int { return cmp.Compare(e.tag, want) })
+	found := t.entries[i:min(i+maxTagTries, len(t.entries))]
+	for j := range found {
+		if found[j].tag != want {
+			return found[:j]
 		}
 	}
 	return found
@@ -78,27 +83,30 @@ func (t *tagTable) lookup(now time.Time, c *core, tag disco.Tag) []tagged {
 // build computes the tags of all members for the hour before, this and the next. A clock that is further off reaches
 // us by an Intro.
 func (t *tagTable) build(c *core, hour int64) {
-	t.hour, t.built, t.byTag = hour, true, make(map[disco.Tag][]tagged, 3*len(c.peers))
-	for i, k := range c.secrets {
-		for _, p := range c.peers {
-			if !p.known || p.disco == (identity.DiscoKey{}) {
+	t.hour, t.built = hour, true
+	t.entries = slices.Grow(t.entries[:0], 3*len(c.secrets)*len(c.members.Peers))
+	for key, k := range c.secrets {
+		for i := range c.members.Peers {
+			n := &c.members.Peers[i]
+			if n.Disco == (identity.DiscoKey{}) {
 				continue
 			}
-			t.add(k, i, p, hour)
-			if p.hours != 0 {
-				t.add(k, i, p, hour+p.hours)
+			t.add(k, key, i, n.ID, hour)
+			if p := c.peers[n.ID]; p != nil && p.hours != 0 {
+				t.add(k, key, i, n.ID, hour+p.hours)
 			}
 		}
 	}
+	slices.SortFunc(t.entries, func(a, b tagEntry) int {
+		return cmp.Or(cmp.Compare(a.tag, b.tag), cmp.Compare(a.key, b.key), cmp.Compare(a.member, b.member))
+	})
 }
 
 // add enters a member's tags around an hour.
-func (t *tagTable) add(k identity.Secret, i int, p *peer, hour int64) {
+func (t *tagTable) add(k identity.Secret, key, member int, id identity.PeerID, hour int64) {
 	for h := hour - 1; h <= hour+1; h++ {
-		tag := disco.TagOf(k, p.id, h)
-		if len(t.byTag[tag]) < maxTagTries {
-			t.byTag[tag] = append(t.byTag[tag], tagged{peer: p, k: i})
-		}
+		tag := disco.TagOf(k, id, h)
+		t.entries = append(t.entries, tagEntry{binary.BigEndian.Uint64(tag[:]), int32(member), int32(key)})
 	}
 }
 

@@ -31,11 +31,14 @@ type path struct {
 
 	rtt      time.Duration // smoothed; 0 until the first pong
 	lastPong time.Time     // zero: nobody ever confirmed it
+	heard    time.Time     // last pong or authenticated packet; of the best path behind by what syncTrust brings
 	dead     bool          // stopped answering since
 	lastPing time.Time
 	tries    int       // pings since the last pong
 	next     time.Time // not before then, while it does not answer
 	since    time.Time // became the best path
+	inits    int       // initiations since a pong, while nobody confirmed it
+	lastInit time.Time
 }
 
 // confirmed reports whether a pong came by this path that nothing has contradicted since.
@@ -53,9 +56,17 @@ func backoff(tries int) time.Duration {
 func (p *path) pinged(now time.Time, jitter float64) {
 	p.lastPing = now
 	p.tries++
-	p.dead = p.dead || p.tries > quickTries
+	p.dead = p.dead || p.tries > quickTries && now.Sub(p.heard) >= trustFor
 	wait := backoff(p.tries)
 	p.next = now.Add(wait + time.Duration(float64(wait)*jitter/5))
+}
+
+// initiated notes that a handshake initiation left on the path.
+func (p *path) initiated(now time.Time) {
+	p.lastInit = now
+	if !p.confirmed() {
+		p.inits++
+	}
 }
 
 // ponged notes that a pong to our own ping came back after rtt.
@@ -65,7 +76,8 @@ func (p *path) ponged(now time.Time, rtt time.Duration, local udp.Source) {
 	} else {
 		p.rtt += (rtt - p.rtt) / 8
 	}
-	p.lastPong, p.tries, p.dead, p.local, p.vouch = now, 0, false, local, false
+	p.lastPong, p.heard, p.local = now, now, local
+	p.tries, p.inits, p.dead, p.vouch = 0, 0, false, false
 }
 
 // cost orders paths: latency, with small bonuses for addresses that are better at the same latency.

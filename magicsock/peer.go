@@ -11,27 +11,23 @@ import (
 // seekFor is how long a peer that is wanted is looked for without being wanted again.
 const seekFor = 5 * time.Second
 
-// peer is what core knows of one member. Owned by core; its endpoint is shared with the packet path.
+// peer is what core knows of one member. Owned by core; its handle is shared with the packet path.
 type peer struct {
-	id    identity.PeerID
-	disco identity.DiscoKey
-	ep    *endpoint
-	keys  []pairKeys // one per network key, newest first; made at first use
-	known bool       // in the network map; false: provisional, being admitted or joining us
+	id     identity.PeerID
+	disco  identity.DiscoKey
+	handle *handle
+	keys   []pairKeys // one per network key, newest first; made at first use
+	known  bool       // in the network map; false: provisional, being admitted or joining us
 
 	paths map[netip.AddrPort]*path // the relay leg under the zero address
 	best  *path
 	pings map[disco.TxID]sentPing
-	seen  txMemory
-	heard time.Time // last pong of ours that came back
+	seen  *txMemory // nil until a ping came
 
+	usedAt     time.Time // it became a peer, or one of us looked for the other; what data tells is in handle
 	wantedAt   time.Time // packets for it waited then
-	theyWant   time.Time // its last fresh message said that it wants a session
-	contactAt  time.Time // first pong since it was wanted
-	told       bool      // Event Contact with Initiate went out since contactAt
-	ready      bool      // our device knows it
-	lastTold   time.Time // Event Contact on its wish went out then
-	lastReset  time.Time
+	theyWant   time.Time // its last fresh message said that it looks for us
+	reachTold  time.Time // Event Reachable went out then
 	boot       disco.BootID
 	bootKnown  bool
 	clock      time.Duration // its clock minus ours
@@ -41,9 +37,6 @@ type peer struct {
 	doubt       time.Time // the best path is in doubt since then
 	lastUpgrade time.Time
 	reason      string // why the best path is the best
-	held        []byte // an initiation that waits for the pong from its path
-	heldFrom    netip.AddrPort
-	heldAt      time.Time
 
 	due   time.Time // deadline in core.timers
 	index int       // position there; -1: none
@@ -64,22 +57,31 @@ func (p *peer) wanted(now time.Time) bool {
 // seek makes the peer wanted; after a pause, all its addresses are tried quickly again.
 func (p *peer) seek(now time.Time) {
 	if !p.wanted(now) {
-		p.contactAt, p.told = time.Time{}, false
 		for _, path := range p.paths {
 			if !path.confirmed() {
-				path.tries, path.next = 0, time.Time{}
+				path.tries, path.next, path.inits = 0, time.Time{}, 0
 			}
 		}
 	}
-	p.wantedAt = now
+	p.usedAt, p.wantedAt = now, now
 }
 
-// addPath returns the path to addr, made where it is new. nil: there are too many.
+// lastHeard is when a pong or an authenticated packet came last, by whatever path.
+func (p *peer) lastHeard() (last time.Time) {
+	for _, path := range p.paths {
+		if path.heard.After(last) {
+			last = path.heard
+		}
+	}
+	return last
+}
+
+// addPath returns the path to addr, made where it is new. nil: it cannot be one, or there are too many.
 func (c *core) addPath(p *peer, addr netip.AddrPort) *path {
 	if existing := p.paths[addr]; existing != nil {
 		return existing
 	}
-	if len(p.paths) >= maxPaths && !c.dropWorst(p) {
+	if !addr.IsValid() || len(p.paths) >= maxPaths && !c.dropWorst(p) { // no address: a relay leg that there is not
 		return nil
 	}
 	fresh := &path{addr: addr}
@@ -94,39 +96,33 @@ func (c *core) dropWorst(p *peer) bool {
 		if candidate == p.best || candidate.relay || candidate.vouch {
 			continue
 		}
-		if worst == nil || candidate.lastPong.Before(worst.lastPong) ||
-			candidate.lastPong.Equal(worst.lastPong) && candidate.tries > worst.tries {
+		if worst == nil || candidate.heard.Before(worst.heard) ||
+			candidate.heard.Equal(worst.heard) && candidate.tries > worst.tries {
 			worst = candidate
 		}
 	}
 	if worst == nil {
 		return false
 	}
-	c.forgetPath(p, worst)
+	delete(p.paths, worst.addr)
 	return true
-}
-
-// forgetPath drops a path with everything that leads to it.
-func (c *core) forgetPath(p *peer, old *path) {
-	delete(p.paths, old.addr)
-	if c.byAddr[old.addr] == p {
-		delete(c.byAddr, old.addr)
-		c.addrDirty = true
-	}
 }
 
 // publish hands the packet path its snapshot: the best path, and a second one while the first is in doubt.
 func (p *peer) publish(also *path) {
 	if p.best == nil {
-		p.ep.route.Store(nil)
+		p.handle.route.Store(nil)
 		return
 	}
-	r := &route{to: p.best.addr, src: p.best.local, relay: p.best.relay}
+	r := &route{
+		to: p.best.addr, src: p.best.local, relay: p.best.relay,
+		shaky: !p.doubt.IsZero() || p.best.dead || p.best.heard.IsZero(),
+	}
 	if also != nil {
 		r.also, r.alsoSrc, r.alsoRelay, r.double = also.addr, also.local, also.relay, true
 		r.budget.Store(doubtBytes)
 	}
-	p.ep.route.Store(r)
+	p.handle.route.Store(r)
 }
 
 // nextDue is when the timer must look at this peer again; zero: only when something happens.
@@ -144,9 +140,6 @@ func (p *peer) nextDue(now time.Time) time.Time {
 				sooner(path.next)
 			}
 		}
-		if !p.contactAt.IsZero() && !p.told {
-			sooner(p.contactAt.Add(readyWait))
-		}
 	}
 	if p.best != nil {
 		switch {
@@ -159,6 +152,9 @@ func (p *peer) nextDue(now time.Time) time.Time {
 	}
 	for _, ping := range p.pings {
 		sooner(ping.at.Add(pingTimeout))
+	}
+	if p.forgettable() {
+		sooner(p.lastUsed().Add(forgetAfter))
 	}
 	return due
 }

@@ -36,7 +36,7 @@ func TestRelayLeg(t *testing.T) {
 	a.know(b.peer())
 	b.know(a.peer())
 	a.conn.Contact(b.id.ID())
-	a.await(t, "contact over the relay", isContact(b, true))
+	a.await(t, "contact over the relay", isReachable(b))
 	a.send(t, b, wgPacket(wgInitiation, 148))
 	if got := b.receive(t); got[0] != wgInitiation {
 		t.Fatalf("received %x", got[:4])

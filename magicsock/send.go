@@ -16,7 +16,7 @@ func (c *Conn) emit(s send) {
 		}
 		return
 	}
-	if err := c.write(s.to, s.src, [][]byte{s.pkt}); err != nil {
+	if err := c.writeOne(s.to, s.src, s.pkt); err != nil {
 		c.core.count.sendFail.Add(1)
 		c.log.Debug("send", "endpoint", s.to, "err", err)
 	}
@@ -24,59 +24,93 @@ func (c *Conn) emit(s send) {
 
 var errNoSocket = errors.New("no socket of that family")
 
-func (c *Conn) write(to netip.AddrPort, src udp.Source, pkts [][]byte) error {
+// socketFor is the socket that reaches an address; nil where there is none.
+func (c *Conn) socketFor(to netip.AddrPort) *udp.Socket {
 	family := family4
 	if to.Addr().Is6() {
 		family = family6
 	}
-	s := c.sockets[family].Load()
-	if s == nil {
-		return errNoSocket
-	}
-	return s.Write(to, src, pkts)
+	return c.sockets[family].Load()
 }
 
-// sendBatch sends WireGuard datagrams to a peer by its route. It never waits for core.
-func (c *Conn) sendBatch(ep *endpoint, pkts [][]byte) {
-	now := time.Now()
-	if !c.outgoing(now, ep, pkts) {
+func (c *Conn) write(to netip.AddrPort, src udp.Source, pkts [][]byte) error {
+	if s := c.socketFor(to); s != nil {
+		return s.Write(to, src, pkts)
+	}
+	return errNoSocket
+}
+
+func (c *Conn) writeOne(to netip.AddrPort, src udp.Source, pkt []byte) error {
+	if s := c.socketFor(to); s != nil {
+		return s.WriteOne(to, src, pkt)
+	}
+	return errNoSocket
+}
+
+// Send sends WireGuard datagrams to the peer by its route. It never waits for a path: without one, they are dropped,
+// counted, and the peer is looked for.
+func (h *handle) Send(now time.Time, pkts [][]byte) {
+	if r := h.route.Load(); r != nil {
+		h.sendBy(r, now, pkts)
 		return
 	}
-	r := ep.route.Load()
+	h.sendAnew(now, pkts)
+}
+
+// sendAnew sends by a handle without a route: that of a peer without a path, or of one that was forgotten. Who has the
+// key now may have another handle, with a path.
+func (h *handle) sendAnew(now time.Time, pkts [][]byte) {
+	var heir *handle
+	var r *route
+	h.conn.doAt(now, func(core *core) {
+		p := core.peerByKey(now, h.wg)
+		if p == nil {
+			return
+		}
+		if heir, r = p.handle, p.handle.route.Load(); r == nil && p.known {
+			core.want(now, p)
+		}
+	})
 	if r == nil {
-		c.core.count.noRoute.Add(uint64(len(pkts)))
-		c.Contact(ep.id)
+		h.conn.core.count.noRoute.Add(uint64(len(pkts)))
 		return
 	}
+	heir.sendBy(r, now, pkts)
+}
+
+// sendBy sends by a route, and has its path verified when nothing vouched for it lately.
+func (h *handle) sendBy(r *route, now time.Time, pkts [][]byte) {
 	size := 0
 	for _, p := range pkts {
 		size += len(p)
 	}
-	ep.tx.Add(uint64(size))
-	c.sendLeg(ep, r.to, r.src, r.relay, pkts)
+	h.tx.Add(uint64(size))
+	h.sendLeg(r.to, r.src, r.relay, pkts)
 	if r.double && r.budget.Add(-int64(size)) > 0 {
-		c.sendLeg(ep, r.also, r.alsoSrc, r.alsoRelay, pkts)
+		h.sendLeg(r.also, r.alsoSrc, r.alsoRelay, pkts)
 	}
-	if ep.stale(now) {
-		c.do(func(now time.Time, core *core) {
-			if p := core.peers[ep.id]; p != nil && p.ep == ep {
+	stamp := h.stamp(now)
+	h.use(stamp)
+	if h.stale(stamp) {
+		h.conn.doAt(now, func(core *core) {
+			if p := core.peers[h.id]; p != nil && p.handle == h {
 				core.verify(now, p)
 			}
 		})
 	}
 }
 
-func (c *Conn) sendLeg(ep *endpoint, to netip.AddrPort, src udp.Source, relay bool, pkts [][]byte) {
+func (h *handle) sendLeg(to netip.AddrPort, src udp.Source, relay bool, pkts [][]byte) {
 	if !relay {
-		if err := c.write(to, src, pkts); err != nil {
-			c.core.count.sendFail.Add(1)
-			ep.trusted.Store(0)
+		if err := h.conn.write(to, src, pkts); err != nil {
+			h.conn.core.count.sendFail.Add(1)
+			h.trusted.Store(0)
 		}
 		return
 	}
 	for _, p := range pkts {
-		if err := c.cfg.Relay.Send(ep.id, p); err != nil {
-			c.core.count.relayFull.Add(1)
+		if err := h.conn.cfg.Relay.Send(h.id, p); err != nil {
+			h.conn.core.count.relayFull.Add(1)
 		}
 	}
 }

@@ -17,7 +17,7 @@ import (
 // simSeed may be changed to look for other histories; a failure prints it.
 const simSeed = 1
 
-// simNode is a core on a simulated host. It plays the device too: a contact makes it ready.
+// simNode is a core on a simulated host.
 type simNode struct {
 	world  *sim.World
 	core   *core
@@ -28,6 +28,7 @@ type simNode struct {
 	ahead  time.Duration // its clock before the world's
 	events []Event
 	timer  *sim.Timer
+	broken netip.AddrPort // what goes there is lost
 }
 
 func newSimNode(w *sim.World, seed byte, host *sim.Host, addr string) *simNode {
@@ -35,6 +36,10 @@ func newSimNode(w *sim.World, seed byte, host *sim.Host, addr string) *simNode {
 	n := &simNode{world: w, id: id, host: host, addr: netip.MustParseAddrPort(addr)}
 	n.core = newCore(id, disco.BootID{seed}, rand.New(rand.NewPCG(simSeed, uint64(seed))))
 	n.socket = host.Bind(n.addr.Port(), func(from netip.AddrPort, pkt []byte) {
+		if isWireGuard(pkt) {
+			n.data(from, identity.PeerID(pkt[4:]))
+			return
+		}
 		n.core.handleContact(n.now(), arrival{addr: from}, pkt)
 		n.act()
 	})
@@ -55,17 +60,11 @@ func (n *simNode) know(peers ...netmap.Peer) {
 
 // act does what the core decided and sets its timer.
 func (n *simNode) act() {
-	sends, events, _ := n.core.take()
+	sends, events := n.core.take()
 	for _, s := range sends {
-		n.socket.Send(s.to, s.pkt)
+		n.transmit(s.to, s.pkt)
 	}
 	n.events = append(n.events, events...)
-	for _, e := range events {
-		if e.Type == EventContact {
-			n.core.setReady(n.now(), e.Peer, true)
-			n.act()
-		}
-	}
 	if n.timer != nil {
 		n.timer.Stop()
 	}
@@ -82,28 +81,63 @@ func (n *simNode) contact(to *simNode) {
 	n.act()
 }
 
-// send plays a data packet: it notices a path that nothing vouches for, as Conn.sendBatch does.
+// send plays a data packet: it notices a path that nothing vouches for, as Send does.
 func (n *simNode) send(to *simNode) {
-	p := n.core.peers[to.id.ID()]
-	if p.ep.route.Load() == nil {
+	p := n.core.peer(n.now(), to.id.ID())
+	if p.handle.route.Load() == nil {
 		n.contact(to)
 		return
 	}
-	if p.ep.stale(n.now()) {
+	if p.handle.stale(p.handle.stamp(n.now())) {
 		n.core.verify(n.now(), p)
 		n.act()
 	}
 }
 
-func (n *simNode) has(match func(Event) bool) bool { return slices.ContainsFunc(n.events, match) }
+// data takes a datagram that the peer's session opened, as Authenticated does.
+func (n *simNode) data(from netip.AddrPort, id identity.PeerID) {
+	p := n.core.peer(n.now(), id)
+	if r := p.handle.route.Load(); r != nil && r.to == from {
+		p.handle.trusted.Store(p.handle.stamp(n.now()))
+		if !r.shaky {
+			return
+		}
+	}
+	n.core.authenticated(n.now(), p, arrival{addr: from})
+	n.act()
+}
 
-func (n *simNode) initiates(to *simNode) func() bool {
-	return func() bool {
-		return n.has(func(e Event) bool { return e.Type == EventContact && e.Peer == to.id.ID() && e.Initiate })
+// sendData sends a datagram of a session by the route, and by the second path while in doubt.
+func (n *simNode) sendData(to *simNode) {
+	id := n.id.ID()
+	pkt := append([]byte{wgTransport, 0, 0, 0}, id[:]...)
+	if r := n.route(to); r != nil {
+		n.transmit(r.to, pkt)
+		if r.double {
+			n.transmit(r.also, pkt)
+		}
+	}
+	n.send(to)
+}
+
+func (n *simNode) transmit(to netip.AddrPort, pkt []byte) {
+	if to != n.broken {
+		n.socket.Send(to, pkt)
 	}
 }
 
-func (n *simNode) route(to *simNode) *route { return n.core.peers[to.id.ID()].ep.route.Load() }
+func (n *simNode) has(match func(Event) bool) bool { return slices.ContainsFunc(n.events, match) }
+
+// reaches tells whether a handshake may be begun because to answered.
+func (n *simNode) reaches(to *simNode) func() bool {
+	return func() bool {
+		return n.has(func(e Event) bool { return e.Type == EventReachable && e.Peer == to.id.ID() })
+	}
+}
+
+func (n *simNode) route(to *simNode) *route {
+	return n.core.peer(n.now(), to.id.ID()).handle.route.Load()
+}
 
 // pair is two nodes on public addresses.
 func pair(t *testing.T, link sim.Link) (w *sim.World, net *sim.Network, a, b *simNode) {
@@ -128,16 +162,16 @@ func TestSimContactUnderLoss(t *testing.T) {
 			if loss > 0 {
 				want = 5 * time.Second
 			}
-			if !w.RunUntil(a.initiates(b), want) {
-				t.Fatalf("no handshake begins within %v", want)
+			if !w.RunUntil(a.reaches(b), want) {
+				t.Fatalf("not reachable within %v", want)
 			}
-			t.Logf("initiation after %v", w.Now().Sub(start))
+			t.Logf("reachable after %v", w.Now().Sub(start))
 			w.RunFor(10 * time.Second)
 			if sent := net.Counters().Sent; sent > 60 {
 				t.Fatalf("%d datagrams for one contact", sent)
 			}
-			if !b.has(func(e Event) bool { return e.Type == EventContact && e.Peer == a.id.ID() && !e.Initiate }) {
-				t.Fatal("b did not install a")
+			if r := b.route(a); r == nil || r.to != a.addr {
+				t.Fatal("b did not confirm its path")
 			}
 		})
 	}
@@ -155,9 +189,10 @@ func TestSimBehindNAT(t *testing.T) {
 			a.know(b.peer(b.addr))
 			b.know(a.peer(a.addr))
 			a.contact(b)
-			if !w.RunUntil(a.initiates(b), 2*time.Second) {
+			if !w.RunUntil(a.reaches(b), 2*time.Second) {
 				t.Fatal("no contact")
 			}
+			w.RunFor(50 * time.Millisecond) // for the pong to b
 			r := b.route(a)
 			if r == nil || r.to.Addr() != netip.MustParseAddr("203.0.113.1") {
 				t.Fatalf("b sends to %+v, want the NAT's address", r)
@@ -272,13 +307,13 @@ func TestSimWrongClock(t *testing.T) {
 		b.know(a.peer(a.addr))
 		a.contact(b)
 		w.RunFor(3 * time.Second)
-		if a.has(func(e Event) bool { return e.Type == EventContact }) {
+		if a.reaches(b)() {
 			t.Fatal("contact in spite of tags of another year: the test proves nothing")
 		}
 		a.core.found(a.now(), b.id.ID(), b.addr, -ahead)
 		b.core.found(b.now(), a.id.ID(), a.addr, ahead)
 		a.contact(b)
-		if !w.RunUntil(a.initiates(b), 2*time.Second) {
+		if !w.RunUntil(a.reaches(b), 2*time.Second) {
 			t.Fatalf("no contact with a clock that is %v ahead", ahead)
 		}
 	}
@@ -348,7 +383,7 @@ func TestSimDeadPathStaysDead(t *testing.T) {
 	if alive == dead {
 		t.Fatal("data did not move")
 	}
-	w.RunFor(10 * time.Minute)
+	w.RunFor(9 * time.Minute)
 	a.core.linkChanged(a.now())
 	a.act()
 	for range 100 {
@@ -367,12 +402,12 @@ func TestSimManyRoams(t *testing.T) {
 	b.know(a.peer())
 	for i := range 1000 {
 		a.host.SetAddrs(netip.AddrFrom4([4]byte{192, byte(i >> 8), byte(i), 7}))
-		a.core.peers[b.id.ID()].wantedAt = time.Time{}
+		a.core.peer(a.now(), b.id.ID()).wantedAt = time.Time{}
 		a.contact(b)
 		w.RunFor(3 * time.Second)
 	}
-	if n := len(b.core.byAddr); n > maxPaths {
-		t.Fatalf("%d addresses of one peer remembered", n)
+	if n := len(b.core.peers[a.id.ID()].paths); n > maxPaths {
+		t.Fatalf("%d paths of one peer remembered", n)
 	}
 }
 

@@ -70,6 +70,9 @@ func (c *core) tick(now time.Time) {
 		}
 		c.checkTrust(now, p)
 		c.checkContact(now, p)
+		if c.forget(now, p) {
+			continue
+		}
 		c.schedule(now, p)
 		if p.index >= 0 && !p.due.After(now) {
 			p.due = now.Add(minStep)

@@ -23,12 +23,45 @@ func Pipe(a, b net.Conn) {
 
 // flow copies from src to dst until src ends.
 func flow(dst, src net.Conn) {
-	if _, err := io.Copy(dst, src); err != nil {
+	if err := transfer(dst, src); err != nil {
 		dst.Close()
 		src.Close()
 		return
 	}
 	if h, ok := dst.(halfCloser); !ok || h.CloseWrite() != nil {
 		dst.Close()
+	}
+}
+
+// The buffer of one direction grows while reads fill it: a netstack's connection costs less by the byte the more it is
+// given at a time, and most connections need little.
+const (
+	leastBuffer = 16 << 10
+	mostBuffer  = 256 << 10
+)
+
+// transfer copies until src ends. Between two sockets of the system it leaves that to the kernel.
+func transfer(dst, src net.Conn) error {
+	_, to := dst.(*net.TCPConn)
+	_, from := src.(*net.TCPConn)
+	if to && from {
+		_, err := io.Copy(dst, src)
+		return err
+	}
+	for buf := make([]byte, leastBuffer); ; {
+		n, err := src.Read(buf)
+		if n > 0 {
+			if _, err := dst.Write(buf[:n]); err != nil {
+				return err
+			}
+		}
+		switch {
+		case err == io.EOF:
+			return nil
+		case err != nil:
+			return err
+		case n == len(buf) && n < mostBuffer:
+			buf = make([]byte, 4*n)
+		}
 	}
 }

@@ -13,22 +13,30 @@ const (
 	outTooBig
 	outFilter
 	outStackSource
-	outQueueFull
-	outRead
+	outNoSession
+	outUsedUp
+	outNoLink
+	outDelayed
 	parkFull
 	parkExpired
 	parkRemoved
-	wantFull
+	inShort
+	inNoSession
+	inForged
+	inReplayed
 	inMalformed
 	inControl
-	inNoMember
+	inSource
 	inDestination
 	inFilter
 	inTUNWrite
+	doorMAC
+	doorFull
+	doorLimited
+	doorCookie
 	icmpLimited
 	forwardRefused
 	forwardLimit
-	deviceConfig
 	unknownMember
 	reasons // their number
 )
@@ -41,29 +49,43 @@ var reasonNames = [reasons]string{
 	outTooBig:      "out_too_big",      // larger than the inner MTU
 	outFilter:      "out_filter",       // policy
 	outStackSource: "out_stack_source", // from the netstack between addresses that never meet
-	outQueueFull:   "out_queue_full",   // the device reads slower than the netstack writes
-	outRead:        "out_read",         // the OS TUN gave something unreadable
-	parkFull:       "park_full",        // waited for a peer, pushed out by later ones
-	parkExpired:    "park_expired",     // waited for a peer for too long
+	outNoSession:   "out_no_session",   // the session ended while packets were on their way
+	outUsedUp:      "out_used_up",      // more packets than one session may carry
+	outNoLink:      "out_no_link",      // the socket does not know the member
+	outDelayed:     "out_delayed",      // the OS TUN's queue stood: a sender was too fast
+	parkFull:       "park_full",        // waited for a session, pushed out by later ones
+	parkExpired:    "park_expired",     // waited for a session for too long
 	parkRemoved:    "park_removed",     // waited for a member that was removed
-	wantFull:       "want_full",        // too many members wanted at once; asked again by the next packet
-	inMalformed:    "in_malformed",     // not a whole IP packet
+	inShort:        "in_short",         // too short for WireGuard
+	inNoSession:    "in_no_session",    // under a session that is over or never was
+	inForged:       "in_forged",        // not sealed by the session's peer
+	inReplayed:     "in_replayed",      // came before, or far too late
+	inMalformed:    "in_malformed",     // not a whole IP packet, or no message of WireGuard
 	inControl:      "in_control",       // only one end in the control subnet
-	inNoMember:     "in_no_member",     // from an address that no member has
+	inSource:       "in_source",        // from an address that is not the member's
 	inDestination:  "in_destination",   // for an address that is not ours
 	inFilter:       "in_filter",        // policy
-	inTUNWrite:     "in_tun_write",     // batches that the OS TUN refused, e.g. while it is down
+	inTUNWrite:     "in_tun_write",     // packets that the OS TUN refused, e.g. while it is down
+	doorMAC:        "door_mac",         // handshake messages that are not meant for this node
+	doorFull:       "door_full",        // handshake messages beyond what can be worked off
+	doorLimited:    "door_limited",     // initiations beyond their source's share, under load
+	doorCookie:     "door_cookie",      // initiations answered with a cookie, under load
 	icmpLimited:    "icmp_limited",     // ICMP errors not sent, too many
 	forwardRefused: "forward_refused",  // inbound connections that no target took
 	forwardLimit:   "forward_limit",    // inbound flows above the limit
-	deviceConfig:   "device_config",    // the device refused a configuration
-	unknownMember:  "unknown_member",   // Install for someone who is no member
+	unknownMember:  "unknown_member",   // a handshake was asked for with someone who is no member
 }
 
 // counters are safe for concurrent use. The zero value is ready.
 type counters [reasons]atomic.Uint64
 
 func (c *counters) add(r reason) { c[r].Add(1) }
+
+func (c *counters) addN(r reason, n uint64) {
+	if n > 0 {
+		c[r].Add(n)
+	}
+}
 
 func (c *counters) snapshot() map[string]uint64 {
 	m := make(map[string]uint64, reasons)

@@ -69,7 +69,7 @@ func (t *Tunnel) reachable(self *self, to netip.Addr) error {
 		return ErrClosed
 	default:
 	}
-	if t.tap.table.Load().byIP[to] != nil || to == self.control || self.isIdentity(to) || self.isService(to) {
+	if t.tap.table.Load().owner(to) != nil || to == self.control || self.isIdentity(to) || self.isService(to) {
 		return nil
 	}
 	return fmt.Errorf("tunnel: dial %s: %w", to, ErrNoMember)

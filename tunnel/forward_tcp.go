@@ -75,7 +75,7 @@ func (f *forwarder) splice(a, b halfCloser) {
 	}
 	defer f.flows.remove(end)
 	one := func(dst, src halfCloser) {
-		if _, err := io.Copy(dst, src); err != nil {
+		if err := transfer(dst, src); err != nil {
 			_ = end.Close() // a broken flow must not look like a finished one
 			return
 		}
@@ -85,4 +85,31 @@ func (f *forwarder) splice(a, b halfCloser) {
 	wg.Go(func() { one(a, b) })
 	one(b, a)
 	wg.Wait()
+}
+
+// The buffer of one direction grows while reads fill it: the netstack costs less by the byte the more it is given at a
+// time, and most flows need little.
+const (
+	leastBuffer = 16 << 10
+	mostBuffer  = 256 << 10
+)
+
+// transfer copies until src ends.
+func transfer(dst io.Writer, src io.Reader) error {
+	for buf := make([]byte, leastBuffer); ; {
+		n, err := src.Read(buf)
+		if n > 0 {
+			if _, err := dst.Write(buf[:n]); err != nil {
+				return err
+			}
+		}
+		switch {
+		case err == io.EOF:
+			return nil
+		case err != nil:
+			return err
+		case n == len(buf) && n < mostBuffer:
+			buf = make([]byte, 4*n)
+		}
+	}
 }

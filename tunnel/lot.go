@@ -4,8 +4,6 @@ import (
 	"container/list"
 	"sync"
 	"time"
-
-	"github.com/meshnet/meshnet/identity"
 )
 
 // The lot's bounds.
@@ -16,68 +14,52 @@ const (
 	lotAge         = 10 * time.Second
 )
 
-// lot keeps packets for members without a session: parked ones, which the device has not seen, and copies of those it
-// took but cannot have sent yet, so that Reset, which removes the peer with its queue, loses nothing.
+// lot keeps packets for members without a session, and those that come while they are let go, so that order is kept.
 // Guarded by mu; peers' states change only under it.
 type lot struct {
 	counters *counters
-	queue    *queue // called without mu
 
 	mu    sync.Mutex
 	order list.List // of *waiting, oldest first
-	bays  map[identity.PeerID]*bay
+	bays  map[*peer]*bay
 	bytes int
 }
 
-// bay is what waits for one member, oldest first. Its peer is kept, since a removed member is no longer in the table.
+// bay is what waits for one member, oldest first.
 type bay struct {
 	items []*list.Element
 	bytes int
 }
 
 type waiting struct {
-	id   identity.PeerID
+	peer *peer
 	data []byte
 	at   time.Time
-	sent bool // the device has it
 }
 
-func newLot(c *counters, q *queue) *lot {
-	return &lot{counters: c, queue: q, bays: make(map[identity.PeerID]*bay)}
+func newLot(c *counters) *lot {
+	return &lot{counters: c, bays: make(map[*peer]*bay)}
 }
 
-type kept int
-
-const (
-	waits  kept = iota // parked
-	copied             // goes to the device now; the lot has a copy
-	passes             // goes to the device now
-)
-
-// keep stores a copy of pkt unless p's session is known to work.
-func (l *lot) keep(p *peer, pkt []byte, now time.Time) kept {
+// park keeps a copy of pkt and asks for a session. false: p has one by now and nothing waits, so the packet may go.
+func (l *lot) park(p *peer, pkt []byte, now time.Time, at int64) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	state := p.state.Load()
-	if state == open || state == trying && p.heard.Load() {
-		return passes
+	if p.state.Load() == open && p.wg.Ready(at) {
+		return false
+	}
+	p.state.Store(parked)
+	if !p.wg.Ready(at) {
+		p.wg.Want()
 	}
 	l.expire(now)
-	verdict := waits
-	if state == trying {
-		verdict = copied
-	}
 	if len(pkt) > lotMemberBytes {
-		if verdict == copied {
-			return passes
-		}
 		l.counters.add(parkFull)
-		return waits
+		return true
 	}
-	b := l.bays[p.id]
+	b := l.bays[p]
 	if b == nil {
 		b = &bay{}
-		l.bays[p.id] = b
 	}
 	for len(b.items) >= lotPackets || b.bytes+len(pkt) > lotMemberBytes {
 		l.drop(b.items[0], parkFull)
@@ -85,28 +67,31 @@ func (l *lot) keep(p *peer, pkt []byte, now time.Time) kept {
 	for l.bytes+len(pkt) > lotBytes {
 		l.drop(l.order.Front(), parkFull)
 	}
-	l.bays[p.id] = b // drop removes an empty bay
-	w := &waiting{id: p.id, data: append([]byte(nil), pkt...), at: now, sent: state == trying}
+	l.bays[p] = b // drop removes an empty bay
+	w := &waiting{peer: p, data: append([]byte(nil), pkt...), at: now}
 	b.items = append(b.items, l.order.PushBack(w))
 	b.bytes += len(pkt)
 	l.bytes += len(pkt)
-	return verdict
+	return true
 }
 
-// drop removes one packet, which is the oldest of its member. Copies are no loss and are not counted.
-func (l *lot) drop(e *list.Element, why reason) {
+// remove takes out one packet, which is the oldest of its member.
+func (l *lot) remove(e *list.Element) *waiting {
 	w := l.order.Remove(e).(*waiting)
-	b := l.bays[w.id]
+	b := l.bays[w.peer]
 	b.items[0] = nil
 	b.items = b.items[1:]
 	b.bytes -= len(w.data)
 	l.bytes -= len(w.data)
 	if len(b.items) == 0 {
-		delete(l.bays, w.id)
+		delete(l.bays, w.peer)
 	}
-	if !w.sent {
-		l.counters.add(why)
-	}
+	return w
+}
+
+func (l *lot) drop(e *list.Element, why reason) {
+	l.remove(e)
+	l.counters.add(why)
 }
 
 // expire drops what is too old; mu is held.
@@ -116,7 +101,7 @@ func (l *lot) expire(now time.Time) {
 	}
 }
 
-// sweep is expire for the owner's timer; it tells whether anything still waits.
+// sweep is expire for a timer; it tells whether anything still waits.
 func (l *lot) sweep(now time.Time) (more bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -124,78 +109,39 @@ func (l *lot) sweep(now time.Time) (more bool) {
 	return l.order.Len() > 0
 }
 
-// hold makes packets for p wait, also those the device took but did not send: the peer leaves the device.
-func (l *lot) hold(p *peer) {
-	defer l.queue.forget(p)
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	p.state.Store(parked)
-	p.heard.Store(false)
-	if b := l.bays[p.id]; b != nil {
-		for _, e := range b.items {
-			e.Value.(*waiting).sent = false
-		}
-	}
-}
-
-// release gives the device what waits for p and lets later packets pass. Those that come while it works are parked
-// behind the others, so that order is kept. It returns how many there were.
-func (l *lot) release(p *peer, now time.Time) (count int) {
+// release hands what waits for p to send, oldest first, and then lets later packets pass. Those that come while it works
+// are parked behind the others. It returns how many there were. send is called without the lock; the packets must have
+// left when it returns, or later ones could overtake them.
+func (l *lot) release(p *peer, now time.Time, send func(batch [][]byte)) (count int) {
 	for {
-		batch, done := l.unsent(p, now)
-		if done {
+		batch := l.next(p, now)
+		if batch == nil {
 			return count
 		}
+		send(batch)
 		count += len(batch)
-		for _, pkt := range batch {
-			pkt.kept = p
-			if !l.queue.push(pkt) {
-				l.counters.add(outQueueFull)
-				pkt.free()
-			}
-		}
 	}
 }
 
-func (l *lot) unsent(p *peer, now time.Time) (batch []*packet, done bool) {
+// next takes out everything that waits for p now; when there is nothing, p is open.
+func (l *lot) next(p *peer, now time.Time) (batch [][]byte) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if p.state.Load() != parked {
-		return nil, true
-	}
 	l.expire(now)
-	if b := l.bays[p.id]; b != nil {
-		for _, e := range b.items {
-			if w := e.Value.(*waiting); !w.sent {
-				w.sent = true
-				batch = append(batch, copyPacket(w.data))
-			}
-		}
+	for b := l.bays[p]; b != nil; b = l.bays[p] {
+		batch = append(batch, l.remove(b.items[0]).data)
 	}
-	if len(batch) == 0 {
-		p.state.Store(trying)
-		return nil, true
+	if batch == nil {
+		p.state.Store(open)
 	}
-	return batch, false
-}
-
-// settle says that p has a session: its copies are not needed.
-func (l *lot) settle(p *peer) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	p.state.Store(open)
-	l.empty(p.id, parkRemoved)
+	return batch
 }
 
 // forget drops what waits for a member that is gone.
-func (l *lot) forget(id identity.PeerID) {
+func (l *lot) forget(p *peer) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.empty(id, parkRemoved)
-}
-
-func (l *lot) empty(id identity.PeerID, why reason) {
-	for b := l.bays[id]; b != nil; b = l.bays[id] {
-		l.drop(b.items[0], why)
+	for b := l.bays[p]; b != nil; b = l.bays[p] {
+		l.drop(b.items[0], parkRemoved)
 	}
 }

@@ -5,86 +5,117 @@ import (
 	"slices"
 	"sync/atomic"
 
+	"github.com/gaissmai/bart"
+
 	"github.com/meshnet/meshnet/identity"
+	"github.com/meshnet/meshnet/internal/datagram"
+	"github.com/meshnet/meshnet/tunnel/wg"
 )
 
 // Member is somebody packets may be exchanged with.
 type Member struct {
-	ID  identity.PeerID
-	WG  identity.WGKey
-	IPs []netip.Addr // its IPv4 and IPv6 identity addresses and its control address; invalid ones are ignored
+	ID   identity.PeerID
+	WG   identity.WGKey
+	IPs  []netip.Addr      // its IPv4 and IPv6 identity addresses and its control address; invalid ones are ignored
+	PSKs []identity.Secret // pre-shared keys, at least one, the newest first: each may serve the next handshake
 }
 
 func (m *Member) equal(o *Member) bool {
-	return m.ID == o.ID && m.WG == o.WG && slices.Equal(m.IPs, o.IPs)
+	return slices.Equal(m.IPs, o.IPs) && slices.Equal(m.PSKs, o.PSKs)
 }
 
-// The states of a member as the packet path sees it. Only the owner changes them, through the lot.
+// The states of a member as the packet path sees it. They change under the lot's lock.
 //
-//	parked ──release──▶ trying ──settle──▶ open
-//	   ▲                  │                 │
-//	   └───────hold───────┴─────────────────┘
+//	parked ◀──park── open
+//	   └───release────▲
 const (
-	parked int32 = iota // not in the device: packets wait in the lot
-	trying              // in the device without a session yet: packets pass, and the lot keeps a copy for Reset
-	open                // packets pass
+	parked int32 = iota // packets wait in the lot, for a session or behind others that do
+	open                // packets go, if there is a session
 )
 
-// peer is a member's entry in the tables. It lives as long as the member; its fields are atomic.
+// peer is a member's entry in the tables. It lives as long as the member has its WireGuard key; its fields are immutable
+// or atomic.
 type peer struct {
 	id     identity.PeerID
+	wg     *wg.Peer
 	member atomic.Pointer[Member]
+	link   atomic.Pointer[datagram.Peer] // how to reach it; nil: the socket does not know it
 	state  atomic.Int32
-	heard  atomic.Bool  // a packet came since it is trying: the session works, copies are needless
-	wanted atomic.Int64 // when Want was last asked for, in nanoseconds
+}
+
+// send sends datagrams by whatever path there is.
+func (p *peer) linked() datagram.Peer {
+	if l := p.link.Load(); l != nil {
+		return *l
+	}
+	return nil
 }
 
 // table finds members. Immutable, but for the peers it points to.
 type table struct {
-	byIP map[netip.Addr]*peer
+	byIP *bart.Table[*peer]
 	byID map[identity.PeerID]*peer
 }
 
-// next makes the table of members, which keeps the entries of those that stay. It tells who left and whose addresses
-// or key changed.
-func (t *table) next(members []Member) (n *table, gone, changed []identity.PeerID) {
-	n = &table{byIP: make(map[netip.Addr]*peer, 3*len(members)), byID: make(map[identity.PeerID]*peer, len(members))}
+func newTable() *table {
+	return &table{byIP: new(bart.Table[*peer]), byID: make(map[identity.PeerID]*peer)}
+}
+
+// owner is the member that an address belongs to; nil: none.
+func (t *table) owner(ip netip.Addr) *peer {
+	p, _ := t.byIP.Lookup(ip)
+	return p
+}
+
+// change is how one table differs from the one before. Peers of members that stay are kept.
+type change struct {
+	added, gone, rekeyed []*peer
+}
+
+// next makes the table of members.
+func (t *table) next(members []Member, notes *wg.Notes) (n *table, c change) {
+	n = newTable()
 	for i := range members {
 		m := members[i]
 		m.IPs = slices.DeleteFunc(slices.Clone(m.IPs), func(a netip.Addr) bool { return !a.IsValid() })
 		p := t.byID[m.ID]
 		switch {
-		case p == nil:
+		case p == nil || p.wg.Key != m.WG:
 			p = &peer{id: m.ID}
+			p.wg = wg.NewPeer(m.WG, p, notes)
 			p.member.Store(&m)
+			c.added = append(c.added, p)
 		case !p.member.Load().equal(&m):
 			p.member.Store(&m)
-			changed = append(changed, m.ID)
+			c.rekeyed = append(c.rekeyed, p)
 		}
 		n.byID[m.ID] = p
 		for _, ip := range m.IPs {
-			n.byIP[ip] = p
+			n.byIP.Insert(netip.PrefixFrom(ip, ip.BitLen()), p)
 		}
 	}
-	for id := range t.byID {
-		if n.byID[id] == nil {
-			gone = append(gone, id)
+	for id, p := range t.byID {
+		if n.byID[id] != p {
+			c.gone = append(c.gone, p)
 		}
 	}
-	return n, gone, changed
+	return n, c
 }
 
-// SetMembers replaces the members, provisional ones included. Packets see the new table at once; who is no longer in it
-// leaves the device, and its parked packets are dropped.
+// SetMembers replaces the members, provisional ones included. Packets see the new table at once; the sessions of who is
+// no longer in it, or has another WireGuard key, end, and parked packets are dropped.
 func (t *Tunnel) SetMembers(members []Member) {
 	t.mu.Lock()
-	next, gone, changed := t.tap.table.Load().next(members)
+	defer t.mu.Unlock()
+	next, c := t.tap.table.Load().next(members, t.machine.Notes())
+	// Before the table: a packet's note must find the peer known.
+	t.do(func(o *owner) { o.members(c) })
 	t.tap.table.Store(next)
-	t.mu.Unlock()
-	for _, id := range gone {
-		t.do(func(o *owner) { o.remove(id) })
-	}
-	for _, id := range changed {
-		t.do(func(o *owner) { o.memberChanged(id) })
+}
+
+// relink looks up how a peer is reached, which costs the socket memory: not before there is a handshake.
+func (t *Tunnel) relink(p *peer) {
+	if l := t.cfg.Socket.PeerByKey(p.wg.Key); l != nil {
+		p.link.Store(&l)
 	}
 }

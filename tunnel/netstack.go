@@ -1,13 +1,11 @@
 package tunnel
 
 import (
-	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
 	"sync/atomic"
 
-	"gvisor.dev/gvisor/pkg/buffer"
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
@@ -35,7 +33,7 @@ type netstack struct {
 }
 
 // newNetstack makes a stack that gives its packets to out. gVisor starts goroutines of its own, so it must be closed.
-func newNetstack(mtu int, out func(*packet) error) (*netstack, error) {
+func newNetstack(mtu int, out func(stack.PacketBufferList) (int, tcpip.Error)) (*netstack, error) {
 	quietStack()
 	n := &netstack{
 		link: &link{mtu: uint32(mtu), out: out},
@@ -99,21 +97,6 @@ func (n *netstack) close() {
 	n.Stack.Wait()
 }
 
-// inject gives the stack one inbound packet; b is copied.
-func (n *netstack) inject(b []byte) {
-	protocol := header.IPv4ProtocolNumber
-	if b[0]>>4 == 6 {
-		protocol = header.IPv6ProtocolNumber
-	}
-	d := n.link.dispatcher.Load()
-	if d == nil {
-		return
-	}
-	pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: buffer.MakeWithData(b)})
-	(*d).DeliverNetworkPacket(protocol, pkt)
-	pkt.DecRef()
-}
-
 func protocolOf(a netip.Addr) tcpip.NetworkProtocolNumber {
 	if a.Is4() {
 		return ipv4.ProtocolNumber
@@ -133,7 +116,7 @@ func addrOf(a tcpip.Address) netip.Addr {
 // link is the stack's only interface: layer 3, no queue of its own.
 type link struct {
 	mtu        uint32
-	out        func(*packet) error
+	out        func(stack.PacketBufferList) (int, tcpip.Error)
 	dispatcher atomic.Pointer[stack.NetworkDispatcher]
 	closed     atomic.Bool
 }
@@ -144,36 +127,12 @@ var (
 )
 
 // WritePackets implements stack.LinkWriter. The stack may hold locks: out must not call into it. borrowed: pkts are the
-// stack's, so each is copied out flat.
+// stack's.
 func (l *link) WritePackets(pkts stack.PacketBufferList) (int, tcpip.Error) {
 	if l.closed.Load() {
 		return 0, &tcpip.ErrClosedForSend{}
 	}
-	for i, pkt := range pkts.AsSlice() {
-		if err := l.out(flatten(pkt)); err != nil {
-			if errors.Is(err, errNoMember) {
-				return i, &tcpip.ErrHostUnreachable{}
-			}
-			return i, &tcpip.ErrNoBufferSpace{}
-		}
-	}
-	return pkts.Len(), nil
-}
-
-func flatten(pkt *stack.PacketBuffer) *packet {
-	p := newPacket(pkt.Size())
-	views, skip := pkt.AsViewList()
-	b := p.bytes()
-	for v := views.Front(); v != nil; v = v.Next() {
-		part := v.AsSlice()
-		if skip >= len(part) {
-			skip -= len(part)
-			continue
-		}
-		b = b[copy(b, part[skip:]):]
-		skip = 0
-	}
-	return p
+	return l.out(pkts)
 }
 
 // Attach implements stack.LinkEndpoint; nil detaches.
@@ -196,8 +155,8 @@ func (l *link) Capabilities() stack.LinkEndpointCapabilities {
 	return stack.CapabilityRXChecksumOffload
 }
 
-// SupportedGSO implements stack.GSOEndpoint: TCP hands the stack large segments, which it splits right above the link.
-func (l *link) SupportedGSO() stack.SupportedGSO { return stack.GVisorGSOSupported }
+// SupportedGSO implements stack.GSOEndpoint: TCP hands the link large segments with unfinished checksums.
+func (l *link) SupportedGSO() stack.SupportedGSO { return stack.HostGSOSupported }
 
 // GSOMaxSize implements stack.GSOEndpoint.
 func (l *link) GSOMaxSize() uint32 { return 64 << 10 }

@@ -58,9 +58,11 @@ type node struct {
 	ip4   netip.Addr
 	ip6   netip.Addr
 	ctl   netip.Addr
+	sock  *airSocket
 	stop  func() // ends Run and waits
 	mu    sync.Mutex
 	wants []time.Time
+	ups   []bool // calls of Established: first
 }
 
 func (n *node) wanted() []time.Time {
@@ -69,8 +71,16 @@ func (n *node) wanted() []time.Time {
 	return slices.Clone(n.wants)
 }
 
-func (n *node) member() Member {
-	return Member{ID: n.id.ID(), WG: n.id.WG(), IPs: []netip.Addr{n.ip4, n.ip6, n.ctl}}
+func (n *node) established() []bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return slices.Clone(n.ups)
+}
+
+func (n *node) member() Member { return n.memberWith(testPSK) }
+
+func (n *node) memberWith(psks ...identity.Secret) Member {
+	return Member{ID: n.id.ID(), WG: n.id.WG(), IPs: []netip.Addr{n.ip4, n.ip6, n.ctl}, PSKs: psks}
 }
 
 func seeded(b byte) *identity.Identity { return identity.FromSeed(identity.Secret{b, 1}) }
@@ -84,29 +94,45 @@ func addressesOf(b byte) *node {
 	}
 }
 
-// newNode makes and runs a userspace tunnel; b names it. change may alter the config.
-func newNode(t testing.TB, a *air, b byte, change func(*Config)) *node {
-	t.Helper()
-	network := testNetwork()
-	n := addressesOf(b)
-	id := n.id
-	cfg := Config{
-		PrivateKey: id.WGPrivate(), Network: network, Control: n.ctl, Bind: a.bind(id.WG().Hex()),
+// config is that of a userspace tunnel.
+func (n *node) config() Config {
+	return Config{
+		PrivateKey: n.id.WGPrivate(), Network: testNetwork(), Control: n.ctl, Socket: n.sock,
 		Want: func(identity.PeerID) {
 			n.mu.Lock()
 			defer n.mu.Unlock()
 			n.wants = append(n.wants, time.Now())
 		},
+		Established: func(_ identity.PeerID, first bool) {
+			n.mu.Lock()
+			defer n.mu.Unlock()
+			n.ups = append(n.ups, first)
+		},
 	}
+}
+
+// newNode makes and runs a userspace tunnel; b names it. change may alter the config.
+func newNode(t testing.TB, a *air, b byte, change func(*Config)) *node {
+	t.Helper()
+	n := addressesOf(b)
+	n.sock = a.socket(n.id.WG())
+	cfg := n.config()
 	if change != nil {
 		change(&cfg)
 	}
+	n.start(t, cfg)
+	return n
+}
+
+// start makes and runs the tunnel of a node.
+func (n *node) start(t testing.TB, cfg Config) {
+	t.Helper()
 	tun, err := New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
 	n.Tunnel = tun
-	tun.SetSelf(network, n.ip4, n.ip6)
+	tun.SetSelf(testNetwork(), n.ip4, n.ip6)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- tun.Run(ctx) }()
@@ -122,7 +148,19 @@ func newNode(t testing.TB, a *air, b byte, change func(*Config)) *node {
 		}
 	})
 	t.Cleanup(n.stop)
-	return n
+}
+
+// sync waits until the owner has done all that it was told so far.
+func (n *node) sync(t testing.TB) {
+	t.Helper()
+	done := make(chan struct{})
+	n.do(func(*owner) { close(done) })
+	select {
+	case <-done:
+	case <-n.done:
+	case <-time.After(20 * time.Second):
+		t.Fatal("the owner hangs")
+	}
 }
 
 func know(nodes ...*node) {
@@ -139,18 +177,12 @@ func know(nodes ...*node) {
 
 var testPSK = identity.Secret{9, 9, 9}
 
-func (n *node) meet(o *node, initiate bool) {
-	n.Install(PeerSession{ID: o.id.ID(), WG: o.id.WG(), PSK: testPSK, Initiate: initiate})
-}
-
 // pair is two members with a session.
 func pair(t testing.TB) (a, b *node, sky *air) {
 	t.Helper()
 	sky = newAir()
 	a, b = newNode(t, sky, 1, nil), newNode(t, sky, 2, nil)
 	know(a, b)
-	b.meet(a, false)
-	a.meet(b, true)
 	ping(t, a, b, 8)
 	return a, b, sky
 }
@@ -165,6 +197,17 @@ func ping(t testing.TB, a, b *node, size int) time.Duration {
 		t.Fatalf("ping of %d bytes: %v; %v; %v", size, err, nonZero(a.Counters()), nonZero(b.Counters()))
 	}
 	return took
+}
+
+// pingAgain pings until there is an answer: one that b sends under a session that a lost is lost with it.
+func pingAgain(t testing.TB, a, b *node) {
+	t.Helper()
+	eventually(t, "an answer", func() bool {
+		ctx, cancel := context.WithTimeout(context.Background(), 500*time.Millisecond)
+		defer cancel()
+		_, err := a.Ping(ctx, b.ctl, 8)
+		return err == nil
+	})
 }
 
 func nonZero(m map[string]uint64) map[string]uint64 {

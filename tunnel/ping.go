@@ -42,6 +42,7 @@ func (t *Tunnel) Ping(ctx context.Context, to netip.Addr, size int) (time.Durati
 		ctx, cancel = context.WithTimeout(ctx, pingTimeout)
 		defer cancel()
 	}
+	past := time.Unix(1, 0)
 	stop := context.AfterFunc(ctx, func() { _ = c.SetDeadline(past) })
 	defer stop()
 	took, err := echo(c, size)

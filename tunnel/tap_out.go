@@ -6,114 +6,94 @@ import (
 	"time"
 )
 
-// errNoMember is why the netstack's packet went nowhere.
-var errNoMember = errors.New("no member has that address")
+// Why a packet of the netstack does not go to a member.
+var (
+	errNoMember = errors.New("no member has that address")
+	errForHost  = errors.New("for the OS")
+	errFiltered = errors.New("policy")
+	errDropped  = errors.New("packet dropped") // any other reason, which the counters hold
+)
 
-// errDropped is any other reason, which the counters hold.
-var errDropped = errors.New("packet dropped")
+// outbound is where a packet of the OS goes.
+type outbound int
 
-// fromOS judges a packet that a program sent. true: the device shall send it. Otherwise it was dropped, parked, or
-// given to the netstack.
-func (t *tap) fromOS(pkt []byte) bool {
+const (
+	outDropped outbound = iota
+	outStack            // the netstack answers it
+	outMember
+)
+
+// fromOS judges a packet that a program sent, or the superpacket that many of one flow came as; one is false for the
+// latter, which cannot be answered. The OS's reader owns answers.
+func (t *tap) fromOS(answers *icmpWriter, pkt []byte, one bool) (*peer, outbound) {
 	self := t.self.Load()
-	src, dst, ok := addresses(pkt)
+	src, dst, _, ok := addresses(pkt)
 	switch {
 	case !ok:
 		t.counters.add(outMalformed)
-		return false
+		return nil, outDropped
 	case self.isControl(src) || self.isControl(dst):
 		t.counters.add(outControl)
-		return false
+		return nil, outDropped
 	case !self.isIdentity(src):
 		t.counters.add(outSource)
-		return false
+		return nil, outDropped
 	case self.isService(dst):
-		t.inject(pkt)
-		return false
-	case len(pkt) > t.mtu:
+		return nil, outStack
+	case one && len(pkt) > t.mtu:
 		t.counters.add(outTooBig)
-		t.answer(self, icmpTooBig, src, dst, pkt)
-		return false
+		t.answer(answers, self, icmpTooBig, src, dst, pkt)
+		return nil, outDropped
 	}
-	p := t.table.Load().byIP[dst]
+	p := t.table.Load().owner(dst)
 	if p == nil {
 		t.counters.add(outNoMember)
-		t.answer(self, icmpUnreachable, src, dst, pkt)
-		return false
+		if one {
+			t.answer(answers, self, icmpUnreachable, src, dst, pkt)
+		}
+		return nil, outDropped
 	}
-	return t.toMember(self, p, pkt, true) != waits
+	if !t.allowed(self, p, pkt) {
+		return nil, outDropped
+	}
+	return p, outMember
 }
 
-// fromStack judges a packet of the netstack and sends it on its way. pkt is changed by nobody and ours; it is given
-// away or freed.
-func (t *tap) fromStack(pkt *packet) error {
-	b := pkt.bytes()
+// fromStack judges a packet of the netstack.
+func (t *tap) fromStack(pkt []byte) (p *peer, err error) {
 	self := t.self.Load()
-	src, dst, ok := addresses(b)
+	src, dst, _, ok := addresses(pkt)
 	switch {
 	case !ok:
-		pkt.free()
 		t.counters.add(outMalformed)
-		return errDropped
+		return nil, errDropped
 	case self.isService(src) && self.isIdentity(dst):
-		t.toOS(pkt)
-		return nil
+		return nil, errForHost
 	case self.isControl(src) != self.isControl(dst), self.isService(src), self.isService(dst):
-		pkt.free()
 		t.counters.add(outStackSource)
-		return errDropped
+		return nil, errDropped
 	}
-	p := t.table.Load().byIP[dst]
-	if p == nil {
-		pkt.free()
+	if p = t.table.Load().owner(dst); p == nil {
 		t.counters.add(outNoMember)
-		return errNoMember
+		return nil, errNoMember
 	}
-	switch t.toMember(self, p, b, !self.isControl(src)) {
-	case waits:
-		pkt.free()
-		return nil // parked, or policy: both look like a silent network
-	case copied:
-		pkt.kept = p
+	if !self.isControl(src) && !t.allowed(self, p, pkt) {
+		return nil, errFiltered
 	}
-	if !t.queue.push(pkt) {
-		t.counters.add(outQueueFull)
-		pkt.free()
-		return errDropped
-	}
-	return nil
+	return p, nil
 }
 
-// toMember applies the policy and parks what has to wait; what the policy drops waits for ever.
-func (t *tap) toMember(self *self, p *peer, pkt []byte, filtered bool) kept {
-	if filtered && self.filter != nil && !self.filter(Outbound, pkt, p.member.Load()) {
+// allowed applies the policy.
+func (t *tap) allowed(self *self, p *peer, pkt []byte) bool {
+	if self.filter != nil && !self.filter(Outbound, pkt, p.member.Load()) {
 		t.counters.add(outFilter)
-		return waits
+		return false
 	}
-	if p.state.Load() == open {
-		return passes
-	}
-	now := time.Now()
-	verdict := t.lot.keep(p, pkt, now)
-	if verdict == waits {
-		t.want(p, now.UnixNano())
-	}
-	return verdict
-}
-
-// toOS writes one packet of the netstack to the OS TUN. In userspace mode the stack keeps packets between its own
-// addresses to itself, and none comes here.
-func (t *tap) toOS(pkt *packet) {
-	if t.os != nil {
-		if _, err := t.os.Write([][]byte{pkt.buf}, headroom); err != nil {
-			t.counters.add(inTUNWrite)
-		}
-	}
-	pkt.free()
+	return true
 }
 
 // answer sends an ICMP error for pkt back to the program, within the rate limit.
-func (t *tap) answer(self *self, kind icmpKind, src, dst netip.Addr, pkt []byte) {
+func (t *tap) answer(w *icmpWriter, self *self, kind icmpKind, src, dst netip.Addr, pkt []byte) {
 	from := self.service6
 	if src.Is4() {
 		from = self.service4
@@ -121,11 +101,9 @@ func (t *tap) answer(self *self, kind icmpKind, src, dst netip.Addr, pkt []byte)
 	if !from.IsValid() {
 		from = dst
 	}
-	switch out, verdict := t.icmp.build(kind, from, src, dst, pkt, t.mtu, time.Now()); verdict {
+	switch out, verdict := w.build(kind, from, src, dst, pkt, t.mtu, time.Now()); verdict {
 	case icmpSend:
-		if _, err := t.os.Write([][]byte{out}, headroom); err != nil {
-			t.counters.add(inTUNWrite)
-		}
+		t.toHost(out)
 	case icmpTooMany:
 		t.counters.add(icmpLimited)
 	}

@@ -1,19 +1,17 @@
 package tunnel
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"io"
+	"math/rand/v2"
 	"net"
 	"net/netip"
-	"os"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
-	"github.com/meshnet/meshnet/identity"
 	"golang.org/x/sys/unix"
-	"golang.zx2c4.com/wireguard/tun"
 )
 
 const testInterface = "mntest0"
@@ -80,102 +78,6 @@ func (r *rawSender) receive() []byte {
 	return buf[:n]
 }
 
-// TestDeadlineWake: packets of the queue get out promptly while the TUN is idle, and while it is flooded, and none of
-// either kind is lost or stuck.
-func TestDeadlineWake(t *testing.T) {
-	needRoot(t)
-	dev, err := tun.CreateTUN(testInterface, DefaultMTU)
-	if err != nil {
-		t.Fatal(err)
-	}
-	x := newTapTest()
-	tap := newTap(dev, DefaultMTU, x.c)
-	if tap.pumped {
-		t.Fatal("the TUN's file has no deadlines")
-	}
-	tap.self.Store(x.tap.self.Load())
-	tap.table.Store(x.tap.table.Load())
-	x.entry().state.Store(open)
-	linkUp(t, testInterface)
-
-	var injected, fromTUN atomic.Int64
-	arrived := make(chan struct{}, 1<<16)
-	var wg sync.WaitGroup
-	wg.Go(tap.run)
-	wg.Go(func() {
-		bufs, sizes := make([][]byte, tap.BatchSize()), make([]int, tap.BatchSize())
-		for i := range bufs {
-			bufs[i] = make([]byte, 65535)
-		}
-		for {
-			n, err := tap.Read(bufs, sizes, headroom)
-			if err != nil {
-				if !errors.Is(err, os.ErrClosed) {
-					t.Errorf("Read: %v", err)
-				}
-				return
-			}
-			for i := range n {
-				switch sizes[i] {
-				case 28 + 3:
-					injected.Add(1)
-					arrived <- struct{}{}
-				case 28 + 500:
-					fromTUN.Add(1)
-				}
-			}
-		}
-	})
-	one := datagram(x.me.ip4, x.peer.ip4, 3)
-	worst := func(n int) (max time.Duration) {
-		for range n {
-			start := time.Now()
-			tap.send(one)
-			select {
-			case <-arrived:
-			case <-time.After(10 * time.Second):
-				t.Fatal("an injected packet is stuck")
-			}
-			if d := time.Since(start); d > max {
-				max = d
-			}
-		}
-		return max
-	}
-	t.Logf("idle TUN: slowest of 2000 after %v", worst(2000))
-
-	raw := newRawSender(t, testInterface)
-	var sent atomic.Int64
-	stop := make(chan struct{})
-	var flood sync.WaitGroup
-	flood.Go(func() {
-		pkt := datagram(x.me.ip4, x.peer.ip4, 500)
-		for {
-			select {
-			case <-stop:
-				return
-			default:
-			}
-			if raw.send(pkt) == nil {
-				sent.Add(1)
-			}
-		}
-	})
-	eventually(t, "the flood arrives", func() bool { return fromTUN.Load() > 1000 })
-	t.Logf("busy TUN: slowest of 2000 after %v", worst(2000))
-	before := fromTUN.Load()
-	for range 20000 { // both at once
-		tap.send(one)
-	}
-	eventually(t, "what was queued", func() bool { return injected.Load()+int64(x.c[outQueueFull].Load()) == 24000 })
-	eventually(t, "the TUN has its turn", func() bool { return fromTUN.Load() > before })
-	close(stop)
-	flood.Wait()
-	t.Logf("sent %d, read %d, injected %d", sent.Load(), fromTUN.Load(), injected.Load())
-	_ = tap.Close()
-	wg.Wait()
-}
-
 // TestRealTUN runs a whole tunnel over a TUN of the OS.
 func TestRealTUN(t *testing.T) {
 	needRoot(t)
@@ -187,8 +89,6 @@ func TestRealTUN(t *testing.T) {
 		t.Errorf("interface %q", a.InterfaceName())
 	}
 	// Control works before the interface is up, and after it went down.
-	b.meet(a, false)
-	a.meet(b, true)
 	ping(t, a, b, 100)
 	linkUp(t, testInterface)
 	raw := newRawSender(t, testInterface)
@@ -212,7 +112,7 @@ func TestRealTUN(t *testing.T) {
 		}
 	}()
 	eventually(t, "a packet through the TUN", func() bool {
-		_ = raw.send(datagram(a.ip4, b.ip4, 77))
+		_ = raw.send(udpPacket(a.ip4, b.ip4, 77))
 		select {
 		case from := <-got:
 			return from.(*net.UDPAddr).AddrPort().Addr() == a.ip4
@@ -227,9 +127,9 @@ func TestRealTUN(t *testing.T) {
 	find("the answer", func(pkt []byte) bool { return pkt[9] == 17 && len(pkt) == 28+77 })
 
 	// Nobody there: an ICMP error. A control address: silence and a counter.
-	_ = raw.send(datagram(a.ip4, netip.MustParseAddr("100.77.8.8"), 5))
+	_ = raw.send(udpPacket(a.ip4, netip.MustParseAddr("100.77.8.8"), 5))
 	find("host unreachable", func(pkt []byte) bool { return pkt[0] == 0x45 && pkt[9] == 1 && pkt[20] == 3 && pkt[21] == 1 })
-	_ = raw.send(datagram(a.ip6, b.ctl, 5))
+	_ = raw.send(udpPacket(a.ip6, b.ctl, 5))
 	eventually(t, "control is out of reach", func() bool { return a.Counters()["out_control"] == 1 })
 
 	// The service address is served by the netstack.
@@ -239,7 +139,7 @@ func TestRealTUN(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer dns.Close()
-	_ = raw.send(datagram(a.ip4, n.Service4(), 33))
+	_ = raw.send(udpPacket(a.ip4, n.Service4(), 33))
 	_ = dns.SetReadDeadline(time.Now().Add(10 * time.Second))
 	buf := make([]byte, 100)
 	size, from, err := dns.ReadFrom(buf)
@@ -248,21 +148,137 @@ func TestRealTUN(t *testing.T) {
 	}
 	_, _ = dns.WriteTo(buf[:size], from)
 	find("the service's answer", func(pkt []byte) bool {
-		src, _, ok := addresses(pkt)
+		src, _, _, ok := addresses(pkt)
 		return ok && src == n.Service4() && len(pkt) == 28+33
 	})
 	ping(t, a, b, 2000)
 	ping(t, b, a, 2000)
 }
 
+// setAddress gives the interface an IPv4 address and brings it up.
+func setAddress(t *testing.T, name string, ip netip.Addr) {
+	t.Helper()
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	for _, do := range []struct {
+		call uint
+		ip   netip.Addr
+	}{{unix.SIOCSIFADDR, ip}, {unix.SIOCSIFNETMASK, netip.AddrFrom4([4]byte{255, 255, 0, 0})}} {
+		ifr, err := unix.NewIfreq(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := ifr.SetInet4Addr(do.ip.AsSlice()); err != nil {
+			t.Fatal(err)
+		}
+		if err := unix.IoctlIfreq(fd, do.call, ifr); err != nil {
+			t.Fatal(err)
+		}
+	}
+	linkUp(t, name)
+}
+
+// TestPrograms has sockets of the OS talk through the TUN: TCP both ways at once, whose segments the kernel hands out
+// uncut, and UDP.
+func TestPrograms(t *testing.T) {
+	needRoot(t)
+	sky := newAir()
+	a := newNode(t, sky, 1, func(c *Config) { c.Interface = testInterface })
+	b := newNode(t, sky, 2, nil)
+	know(a, b)
+	setAddress(t, testInterface, a.ip4)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+
+	l, err := b.Listen("tcp", netip.AddrPortFrom(b.ip4, 80))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	ended := make(chan error, 1)
+	go func() {
+		c, err := l.Accept()
+		if err == nil {
+			_ = c.SetDeadline(time.Now().Add(30 * time.Second))
+			_, err = io.Copy(c, c)
+			_ = c.Close()
+		}
+		ended <- err
+	}()
+	c, err := a.Dial(ctx, "tcp", netip.AddrPortFrom(b.ip4, 80))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(30 * time.Second))
+	const size = 16 << 20
+	data := make([]byte, size)
+	random := rand.NewChaCha8([32]byte{5})
+	_, _ = random.Read(data)
+	go func() {
+		_, _ = c.Write(data)
+		_ = c.(*net.TCPConn).CloseWrite()
+	}()
+	got, err := io.ReadAll(c)
+	if err != nil || !bytes.Equal(got, data) {
+		t.Fatalf("%d of %d bytes came back, %v; %v; %v", len(got), len(data), err, nonZero(a.Counters()), nonZero(b.Counters()))
+	}
+	if err := <-ended; err != nil {
+		t.Errorf("the other side: %v", err)
+	}
+
+	echo := echoOn(t, b, netip.AddrPortFrom(b.ip4, 53))
+	defer echo.Close()
+	u, err := a.Dial(ctx, "udp", netip.AddrPortFrom(b.ip4, 53))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer u.Close()
+	_ = u.SetDeadline(time.Now().Add(10 * time.Second))
+	buf := make([]byte, 2000)
+	for size := 1; size <= DefaultMTU-28; size += 97 {
+		_, _ = u.Write(data[:size])
+		if n, err := u.Read(buf); err != nil || !bytes.Equal(buf[:n], data[:size]) {
+			t.Fatalf("echo of %d bytes: %d, %v", size, n, err)
+		}
+	}
+	if s := a.Stats()[b.id.ID()]; s.TxBytes < size || s.RxBytes < size {
+		t.Errorf("stats: %+v", s)
+	}
+	if lost := a.Counters()["in_tun_write"]; lost != 0 {
+		t.Errorf("%d packets were refused by the TUN", lost)
+	}
+}
+
+// echoOn answers datagrams at one address of a node.
+func echoOn(t *testing.T, n *node, at netip.AddrPort) io.Closer {
+	t.Helper()
+	p, err := n.ListenPacket("udp", at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		buf := make([]byte, 2000)
+		for {
+			n, from, err := p.ReadFrom(buf)
+			if err != nil {
+				return
+			}
+			_, _ = p.WriteTo(buf[:n], from)
+		}
+	}()
+	return p
+}
+
 func TestNoTUN(t *testing.T) {
 	needRoot(t)
-	id := seeded(1)
-	sky := newAir()
-	cfg := Config{
-		PrivateKey: id.WGPrivate(), Network: testNetwork(), Control: addressesOf(1).ctl,
-		Bind: sky.bind(id.WG().Hex()), Interface: testInterface, Want: func(identity.PeerID) {},
-	}
+	n := addressesOf(1)
+	n.sock = newAir().socket(n.id.WG())
+	cfg := n.config()
+	cfg.Interface = testInterface
 	first, err := New(cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -276,11 +292,11 @@ func TestNoTUN(t *testing.T) {
 // TestInterfaceGone: Run ends with an error when the interface is deleted.
 func TestInterfaceGone(t *testing.T) {
 	needRoot(t)
-	id := seeded(1)
-	tunnel, err := New(Config{
-		PrivateKey: id.WGPrivate(), Network: testNetwork(), Control: addressesOf(1).ctl,
-		Bind: newAir().bind(id.WG().Hex()), Interface: testInterface,
-	})
+	n := addressesOf(1)
+	n.sock = newAir().socket(n.id.WG())
+	cfg := n.config()
+	cfg.Interface = testInterface
+	tunnel, err := New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -288,7 +304,8 @@ func TestInterfaceGone(t *testing.T) {
 	defer cancel()
 	ended := make(chan error, 1)
 	go func() { ended <- tunnel.Run(ctx) }()
-	tunnel.Stats() // it runs
+	n.Tunnel = tunnel
+	n.sync(t) // it runs
 	deleteLink(t, testInterface)
 	if err := <-ended; !errors.Is(err, ErrInterfaceGone) {
 		t.Errorf("Run: %v", err)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"math/rand/v2"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -13,8 +14,7 @@ import (
 
 	"github.com/meshnet/meshnet/identity"
 	"github.com/meshnet/meshnet/netmap"
-	"golang.zx2c4.com/wireguard/conn"
-	"golang.zx2c4.com/wireguard/tun"
+	"github.com/meshnet/meshnet/tunnel/wg"
 )
 
 // Errors of this package that callers branch on.
@@ -42,33 +42,27 @@ type Config struct {
 	PrivateKey identity.Secret // of WireGuard
 	Network    netmap.Network  // ID and Prefix6 are needed; Prefix4 may come later through SetSelf
 	Control    netip.Addr      // own control address
-	Bind       conn.Bind       // sends and receives; its ParseEndpoint gets a peer's WireGuard key in hex
+	Socket     socket          // carries datagrams
 	Interface  string          // name of the TUN to create; "" makes a userspace tunnel
 	MTU        int             // inner; 0 is DefaultMTU
-	// Want is told that packets wait for a member without a WireGuard peer, at most once per 250 ms and member, from a
-	// goroutine of its own. It must not block. nil ignores.
+	// Want is told each time that a handshake with a member is tried which has no session. It must not block. nil ignores.
 	Want func(identity.PeerID)
-	// Answering tells that an initiation of a member came a moment ago and is being answered: one of ours would end the
-	// session that begins. It must not block. nil: never.
-	Answering func(identity.PeerID) bool
+	// Established is told of each new session; first: there was none before. It must not block. nil ignores.
+	Established func(id identity.PeerID, first bool)
+	// Reserved is the time up to which an earlier run may have stamped initiations; others refuse older stamps. Reserve
+	// is called before a stamp goes beyond what was last reserved, and at the end with what was used; it should keep the
+	// time on disk. nil: nothing is kept.
+	Reserved time.Time
+	Reserve  func(until time.Time)
 }
 
-// PeerSession is what contact with a member agreed on.
-type PeerSession struct {
-	ID         identity.PeerID
-	WG         identity.WGKey
-	PSK        identity.Secret
-	AllowedIPs []netip.Prefix // empty: the member's addresses
-	Initiate   bool           // send the handshake initiation; otherwise the other side does
-}
-
-// PeerStats is what is known of a member that was installed once.
+// PeerStats is what is known of a member.
 type PeerStats struct {
-	Installed     bool // it is in the device now
-	RxBytes       uint64
+	Session       bool   // packets go
+	RxBytes       uint64 // of datagrams
 	TxBytes       uint64
-	LastHandshake time.Time
-	LastReceive   time.Time // when RxBytes last grew, as sampled
+	LastHandshake time.Time // the zero time: never
+	LastReceive   time.Time
 }
 
 // Tunnel is a WireGuard device with everything around it. Its methods are safe for concurrent use. New, then Run once;
@@ -78,14 +72,14 @@ type Tunnel struct {
 	log      *slog.Logger
 	name     string
 	counters counters
+	machine  *wg.Machine // Run's owner has it
+	door     *door
 	tap      *tap
 	stack    *netstack
 	forward  *forwarder
 	commands chan func(*owner) // to the owner; a full queue makes callers wait
-	wants    chan *peer        // to ask; when full, the next packet asks again
 	started  atomic.Bool
 	done     chan struct{} // Run has ended, or Close
-	stats    atomic.Pointer[map[identity.PeerID]PeerStats]
 
 	mu        sync.Mutex // orders SetSelf, SetFilter and SetMembers
 	listeners closers
@@ -93,113 +87,118 @@ type Tunnel struct {
 
 // New makes the TUN interface, if one is wanted, and the netstack. A Tunnel that never runs has to be closed.
 func New(cfg Config) (*Tunnel, error) {
-	if cfg.Logger == nil {
-		cfg.Logger = slog.New(slog.DiscardHandler)
-	}
-	if cfg.MTU == 0 {
-		cfg.MTU = DefaultMTU
-	}
-	if cfg.Want == nil {
-		cfg.Want = func(identity.PeerID) {}
-	}
-	if cfg.Bind == nil || !cfg.Control.Is6() || !cfg.Network.Prefix6.IsValid() {
-		return nil, errors.New("tunnel: Bind, Control and Network.Prefix6 are needed")
+	if err := cfg.complete(); err != nil {
+		return nil, err
 	}
 	t := &Tunnel{
 		cfg: cfg, log: cfg.Logger,
 		commands: make(chan func(*owner), 1024),
-		wants:    make(chan *peer, 256),
 		done:     make(chan struct{}),
 	}
-	t.stats.Store(&map[identity.PeerID]PeerStats{})
-	dev, err := t.createTUN()
+	var err error
+	now, seed := time.Now(), identity.NewSecret()
+	if t.machine, err = wg.New(cfg.PrivateKey, now, rand.New(rand.NewChaCha8(seed))); err != nil {
+		return nil, fmt.Errorf("tunnel: %w", err)
+	}
+	t.machine.NotBefore(cfg.Reserved)
+	t.door = newDoor(t.machine.Static(), cfg.Socket.Reply, &t.counters)
+	host, err := t.openTUN()
 	if err != nil {
 		return nil, err
 	}
-	t.tap = newTap(dev, cfg.MTU, &t.counters)
-	t.tap.want = t.askFor
-	t.tap.self.Store(newSelf(cfg.Network, cfg.Control, netip.Addr{}, netip.Addr{}, dev == nil))
-	if t.stack, err = newNetstack(cfg.MTU, t.tap.fromStack); err != nil {
-		t.closeTap()
+	t.tap = newTap(host, cfg.MTU, t.machine.Clock(), &t.counters)
+	t.tap.self.Store(newSelf(cfg.Network, cfg.Control, netip.Addr{}, netip.Addr{}, host == nil))
+	if t.stack, err = newNetstack(cfg.MTU, newStackWriter(t.tap).write); err != nil {
+		t.closeTUN()
 		return nil, fmt.Errorf("tunnel: netstack: %w", err)
 	}
-	t.tap.inject = t.stack.inject
+	t.tap.inject, t.tap.injectParts = t.stack.inject, t.stack.injectParts
 	t.stack.setAddresses(t.tap.self.Load().stackAddress)
 	t.forward = newForwarder(t.stack, &t.counters, t.tap.self.Load)
 	return t, nil
 }
 
-// createTUN makes the interface; nil without error in userspace mode.
-func (t *Tunnel) createTUN() (tun.Device, error) {
+// complete fills in the defaults.
+func (c *Config) complete() error {
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.MTU == 0 {
+		c.MTU = DefaultMTU
+	}
+	if c.Want == nil {
+		c.Want = func(identity.PeerID) {}
+	}
+	if c.Established == nil {
+		c.Established = func(identity.PeerID, bool) {}
+	}
+	if c.Socket == nil || !c.Control.Is6() || !c.Network.Prefix6.IsValid() {
+		return errors.New("tunnel: Socket, Control and Network.Prefix6 are needed")
+	}
+	return nil
+}
+
+// openTUN makes the interface; nil without error in userspace mode.
+func (t *Tunnel) openTUN() (host, error) {
 	if t.cfg.Interface == "" {
 		return nil, nil
 	}
-	dev, err := tun.CreateTUN(t.cfg.Interface, t.cfg.MTU)
+	h, err := openHost(t.cfg.Interface, t.cfg.MTU)
 	if err != nil {
 		return nil, fmt.Errorf("%w: create %s: %w", ErrNoTUN, t.cfg.Interface, err)
 	}
-	if t.name, err = dev.Name(); err != nil {
-		_ = dev.Close()
-		return nil, fmt.Errorf("%w: name of %s: %w", ErrNoTUN, t.cfg.Interface, err)
-	}
-	return dev, nil
+	t.name = h.name()
+	return h, nil
 }
 
 // Run carries packets until ctx ends, then returns nil after everything it started ended and every socket is closed.
 // It can be called once.
+//
+// It has a goroutine for the OS TUN, one for each leg of the socket, and the owner.
 func (t *Tunnel) Run(ctx context.Context) error {
 	if !t.started.CompareAndSwap(false, true) {
 		return errors.New("tunnel: runs or ran already")
 	}
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	defer close(t.done)
-	defer t.closeSockets()
-	asking, stop := context.WithCancel(ctx)
-	defer stop()
-	wg.Go(t.tap.run)
-	dev, closed, err := newDevice(t.tap, t.cfg.Bind, t.cfg.PrivateKey, t.log)
-	if err != nil {
-		_ = t.tap.Close()
-		return fmt.Errorf("tunnel: %w", err)
+	var workers sync.WaitGroup
+	receiving, stop := context.WithCancel(ctx)
+	gone := make(chan error, 1)
+	if h := t.tap.host; h != nil {
+		workers.Go(h.run)
+		workers.Go(func() { gone <- newHostReader(t.tap).run() })
 	}
-	defer dev.close()
-	wg.Go(func() { t.ask(asking) })
-	return t.loop(ctx, t.newOwner(dev), closed)
+	for leg := range t.cfg.Socket.Legs() {
+		in := t.newInbox()
+		workers.Go(func() {
+			if err := t.cfg.Socket.Receive(receiving, leg, in.take); err != nil {
+				t.log.Error("receive", "leg", leg, "err", err)
+			}
+		})
+	}
+	o := t.newOwner()
+	err := t.loop(ctx, o, gone)
+	stop()
+	if h := t.tap.host; h != nil {
+		_ = h.close()
+	}
+	close(t.done)
+	t.closeSockets()
+	workers.Wait()
+	o.close()
+	return err
 }
 
-func (t *Tunnel) newOwner(e engine) *owner {
-	answers := t.cfg.Answering
-	if answers == nil {
-		answers = func(identity.PeerID) bool { return false }
+func (t *Tunnel) newInbox() *inbox {
+	in := &inbox{tap: t.tap, sessions: t.machine.Table(), door: t.door}
+	if t.tap.host != nil {
+		in.out = t.tap.host.writer()
 	}
+	return in
+}
+
+func (t *Tunnel) newOwner() *owner {
 	return &owner{
-		engine: e, lot: t.tap.lot, counters: &t.counters, log: t.log, clock: time.Now, answers: answers,
-		lookup:   func(id identity.PeerID) *peer { return t.tap.table.Load().byID[id] },
-		publish:  func(m map[identity.PeerID]PeerStats) { t.stats.Store(&m) },
-		sessions: make(map[identity.PeerID]*session),
-	}
-}
-
-// loop is the owner's: the only goroutine that configures the device.
-func (t *Tunnel) loop(ctx context.Context, o *owner, closed <-chan struct{}) error {
-	timer := time.NewTimer(time.Hour)
-	defer timer.Stop()
-	for {
-		var due <-chan time.Time
-		if next := o.tick(); !next.IsZero() {
-			timer.Reset(time.Until(next))
-			due = timer.C
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-closed:
-			return fmt.Errorf("tunnel: %s: %w", t.name, ErrInterfaceGone)
-		case f := <-t.commands:
-			f(o)
-		case <-due:
-		}
+		machine: t.machine, tap: t.tap, door: t.door, out: newOutbox(t.tap, stackArena),
+		cfg: &t.cfg, log: t.log, relink: t.relink, reserved: t.cfg.Reserved,
 	}
 }
 
@@ -221,57 +220,65 @@ func (t *Tunnel) closeSockets() {
 // Close frees a Tunnel that never ran. After Run it does nothing.
 func (t *Tunnel) Close() {
 	if t.started.CompareAndSwap(false, true) {
-		t.closeSockets()
-		t.closeTap()
 		close(t.done)
+		t.closeSockets()
+		t.closeTUN()
 	}
 }
 
-// closeTap closes the interface and waits for its listener.
-func (t *Tunnel) closeTap() {
-	_ = t.tap.Close()
-	if t.tap.os != nil {
-		t.tap.watch()
+// closeTUN closes the interface and waits for its listener.
+func (t *Tunnel) closeTUN() {
+	if h := t.tap.host; h != nil {
+		_ = h.close()
+		h.run()
 	}
 }
 
-// Install adds the member's WireGuard peer or changes it, and lets its packets go. With Initiate a handshake initiation
-// is sent at once and again after 0.25, 0.5, 1 and 2 s, as long as there is no session.
-func (t *Tunnel) Install(p PeerSession) {
-	t.do(func(o *owner) { o.install(p) })
+// Kick repeats an initiation that waits for its answer at once: a path to the member began to work.
+func (t *Tunnel) Kick(id identity.PeerID) {
+	t.withPeer(id, func(now time.Time, o *owner, p *peer) {
+		o.perform(now, o.machine.Kick(now, p.wg))
+	})
 }
 
-// Reset ends the session and repeats the last Install, initiating in any case, since the other side may believe in the
-// old session: it restarted, or does not answer. Packets that wait for a handshake are kept, in order. Without an
-// earlier Install it does nothing.
-func (t *Tunnel) Reset(id identity.PeerID) {
-	t.do(func(o *owner) { o.reset(id) })
+// Renew begins a handshake with a member even if there is a session, which goes on until the new one works: the member
+// restarted, or has another pre-shared key.
+func (t *Tunnel) Renew(id identity.PeerID) {
+	t.withPeer(id, func(now time.Time, o *owner, p *peer) {
+		o.perform(now, o.machine.Renew(now, p.wg))
+	})
 }
 
-// SetPSK changes the pre-shared key from the next handshake on; the session goes on.
-func (t *Tunnel) SetPSK(id identity.PeerID, psk identity.Secret) {
-	t.do(func(o *owner) { o.setPSK(id, psk) })
+// Disconnect ends the session with a member, which said goodbye. The next packet begins a new one.
+func (t *Tunnel) Disconnect(id identity.PeerID) {
+	t.withPeer(id, func(now time.Time, o *owner, p *peer) {
+		o.perform(now, o.machine.Drop(now, p.wg))
+	})
 }
 
-// Remove takes the WireGuard peer out and drops what waits for it. As a member it may come back by Install.
-func (t *Tunnel) Remove(id identity.PeerID) {
-	t.do(func(o *owner) { o.remove(id) })
+// withPeer has the owner do something about a member.
+func (t *Tunnel) withPeer(id identity.PeerID, f func(now time.Time, o *owner, p *peer)) {
+	t.do(func(o *owner) {
+		if p := o.tap.table.Load().byID[id]; p != nil {
+			f(time.Now(), o, p)
+			return
+		}
+		o.tap.counters.add(unknownMember)
+	})
 }
 
-// Stats tells about every member that was installed, as of now while Run works, as of its end afterwards.
+// Stats tells about every member.
 func (t *Tunnel) Stats() map[identity.PeerID]PeerStats {
-	fresh := make(chan struct{})
-	if t.started.Load() {
-		t.do(func(o *owner) {
-			o.refresh(o.clock())
-			close(fresh)
-		})
-		select {
-		case <-fresh:
-		case <-t.done:
+	now, peers := time.Now(), t.tap.table.Load().byID
+	all := make(map[identity.PeerID]PeerStats, len(peers))
+	for id, p := range peers {
+		s := p.wg.Stats(t.machine.Clock(), now)
+		all[id] = PeerStats{
+			Session: s.Session, RxBytes: s.RxBytes, TxBytes: s.TxBytes,
+			LastHandshake: s.LastHandshake, LastReceive: s.LastReceive,
 		}
 	}
-	return *t.stats.Load() // never changed after it was published
+	return all
 }
 
 // Counters are the drops by reason, and a few other rare events.
@@ -284,4 +291,4 @@ func (t *Tunnel) InterfaceName() string { return t.name }
 func (t *Tunnel) MTU() int { return t.cfg.MTU }
 
 // Userspace tells whether there is no TUN.
-func (t *Tunnel) Userspace() bool { return t.tap.os == nil }
+func (t *Tunnel) Userspace() bool { return t.tap.host == nil }

@@ -19,6 +19,8 @@ type Train struct {
 	Data []byte
 	Size int // of each datagram, at least 1; only the last one may be shorter
 	From Source
+	// Arrived is when the host received it, in nanoseconds of Unix time; 0 where the system does not tell.
+	Arrived int64
 }
 
 // Peer is a member as the socket knows it, whatever its paths are. Safe for concurrent use; no method blocks for longer

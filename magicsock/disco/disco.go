@@ -64,10 +64,10 @@ type BootID [8]byte
 
 // Flags of a message.
 const (
-	FlagWants      = 1 << iota // the sender has packets for the receiver and no session
-	FlagReady                  // the sender's device knows the receiver: an initiation will be answered
-	FlagUnanswered             // the sender's last three initiations to the receiver went unanswered
-	flagsKnown     = FlagWants | FlagReady | FlagUnanswered
+	FlagWants    = 1 << iota // the sender looks for the receiver: it has packets for it and no session
+	FlagReady                // the sender answers initiations; always set, as others may wait for it
+	flagReserved             // without meaning: neither sent nor acted on
+	flagsKnown   = FlagWants | FlagReady | flagReserved
 )
 
 // Message is a ping or a pong.

@@ -1,8 +1,12 @@
 // Package udp is one UDP socket of one address family, shaped for batches: a call moves many datagrams, and on Linux
 // a steady stream of them allocates nothing.
 //
-//	Read   recvmmsg, UDP_GRO ─► 64 KiB buffers of the reader ─► split into datagrams ─► copied into the caller's
-//	Write  runs of equal size ─► one UDP_SEGMENT message each, gathered from the caller's memory ─► sendmmsg
+//	ReadTrains  recvmmsg, UDP_GRO ─► 64 KiB buffers of the reader ─► lent to the caller, a train each
+//	Read        the same ─► split into datagrams ─► copied into the caller's
+//	Write       runs of equal size ─► one UDP_SEGMENT message each, gathered from the caller's memory ─► sendmmsg
+//
+// What lies in one piece in the caller's memory is handed to the kernel in one piece: for a train of 49 that is a fifth
+// less time.
 //
 // Every datagram is told with the address and link it arrived at (PKTINFO), and may be sent from a chosen one, so
 // that answers leave by the path that asked. Datagrams carry "don't fragment", and the kernel's cached path MTU is

@@ -15,7 +15,7 @@ type message struct {
 }
 
 // controlBuffer takes the control messages of one message, aligned as the kernel wants them. Out: pktinfo (≤ 40)
-// and the segment size (24). In: pktinfo, segment size, overflow counter (24 each) and some room.
+// and the segment size (24). In: pktinfo (≤ 40), segment size and overflow counter (24 each), time (32).
 type controlBuffer [16]uint64
 
 func (c *controlBuffer) bytes() []byte {
@@ -42,7 +42,8 @@ type arrival struct {
 	ifIndex  uint32
 	segment  int // size of the datagrams in a train; 0 when it is one datagram
 	overflow uint32
-	dropped  bool // overflow is valid
+	dropped  bool  // overflow is valid
+	at       int64 // when the host received it, Unix time in nanoseconds; 0 unknown
 }
 
 // parseControl reads what the kernel wrote; the lengths are its own and only checked against running over.
@@ -71,6 +72,8 @@ func (a *arrival) add(level, kind int32, data []byte) {
 		a.segment = int(binary.NativeEndian.Uint32(data))
 	case level == unix.SOL_SOCKET && kind == unix.SO_RXQ_OVFL && len(data) >= 4:
 		a.overflow, a.dropped = binary.NativeEndian.Uint32(data), true
+	case level == unix.SOL_SOCKET && kind == unix.SCM_TIMESTAMPNS && len(data) >= int(unsafe.Sizeof(unix.Timespec{})):
+		a.at = (*unix.Timespec)(pointer(&data[0])).Nano()
 	}
 }
 

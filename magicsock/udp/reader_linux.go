@@ -3,12 +3,17 @@ package udp
 import (
 	"net/netip"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/meshnet/meshnet/internal/datagram"
 )
 
 const (
-	readMessages = 16      // 1 MiB of buffers: a full batch of trains still fits a second-level cache
+	// readMessages trains, 512 KiB, stay in a second-level cache beside what is made of them. With a deep queue that is
+	// a sixth faster than 16, single datagrams cost the same; with 4 they cost 8 % more.
+	readMessages = 8
 	readBuffer   = 1 << 16 // the largest train
 )
 
@@ -30,6 +35,10 @@ type reader struct {
 	from         netip.AddrPort
 	local        netip.Addr
 	ifIndex      int
+	arrived      int64 // Unix time in nanoseconds; 0 unknown
+
+	lastName  unix.RawSockaddrInet6 // the kernel's form of from
+	lastZones *zoneTable            // that from's zone was read in; nil without one
 
 	overflow uint32 // the kernel's own total, which wraps
 }
@@ -92,6 +101,30 @@ func (r *reader) deliver(bufs [][]byte, metas []Meta) (n int) {
 	return n
 }
 
+// readTrains hands out messages as they were received.
+func (r *reader) readTrains(trains []datagram.Train) (int, error) {
+	if len(trains) == 0 {
+		return 0, nil
+	}
+	for {
+		n := 0
+		for n < len(trains) && (len(r.train) > 0 || r.advance()) {
+			trains[n] = datagram.Train{
+				Data: r.train, Size: min(r.segment, len(r.train)),
+				From: datagram.Source{Addr: r.from, Local: r.local, IfIndex: r.ifIndex}, Arrived: r.arrived,
+			}
+			r.train = nil
+			n++
+		}
+		if n > 0 {
+			return n, nil
+		}
+		if err := r.fill(); err != nil {
+			return 0, err
+		}
+	}
+}
+
 // advance takes up the next received message that holds something.
 func (r *reader) advance() bool {
 	for r.next < r.filled {
@@ -111,15 +144,29 @@ func (r *reader) advance() bool {
 			r.socket.rxEmpty.Add(1)
 			continue
 		}
-		r.train = r.buffers[i*readBuffer:][:m.n]
+		r.train = r.buffers[i*readBuffer:][:m.n:m.n]
 		r.segment = a.segment
 		if r.segment <= 0 {
 			r.segment = len(r.train)
 		}
-		r.from, r.local, r.ifIndex = r.socket.addr(&r.names[i]), a.local, int(a.ifIndex)
+		r.local, r.ifIndex, r.arrived = a.local, int(a.ifIndex), a.at
+		r.setFrom(&r.names[i])
 		return true
 	}
 	return false
+}
+
+// setFrom converts the kernel's address, unless it is that of the message before. A zone is looked up again when the
+// names of the links were read anew.
+func (r *reader) setFrom(name *unix.RawSockaddrInet6) {
+	var zones *zoneTable
+	if name.Scope_id != 0 {
+		zones = r.socket.zones.current(time.Now())
+	}
+	if *name == r.lastName && zones == r.lastZones {
+		return
+	}
+	r.lastName, r.lastZones, r.from = *name, zones, r.socket.addr(name)
 }
 
 // fill blocks for the next batch.

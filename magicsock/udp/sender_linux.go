@@ -12,7 +12,7 @@ import (
 
 const (
 	sendMessages = 64
-	sendPackets  = 256
+	sendPieces   = 256
 )
 
 func pointer[T any](p *T) unsafe.Pointer { return unsafe.Pointer(p) }
@@ -28,6 +28,7 @@ type sender struct {
 	control func(fd uintptr) // made once: a closure a call would allocate
 
 	pkts [][]byte // borrowed: from the caller of Write
+	one  [1][]byte
 	src  Source
 	pos  int // packets done
 	err  error
@@ -51,11 +52,11 @@ type result struct {
 // plan is the next system call.
 type plan struct {
 	msgs  [sendMessages]message
-	iovs  [sendPackets]unix.Iovec
+	iovs  [sendPieces]unix.Iovec
 	ctls  [sendMessages]controlBuffer
 	count [sendMessages]int // packets in each message
 	n     int               // messages
-	used  int               // packets
+	used  int               // of iovs
 }
 
 func newSender(s *Socket) *sender {
@@ -203,7 +204,7 @@ func (w *sender) prepare() {
 		if !w.plain {
 			n = run(rest, maxBytes)
 		}
-		if w.used+n > sendPackets {
+		if w.used+n > sendPieces {
 			return
 		}
 		w.message(rest[:n])
@@ -214,11 +215,7 @@ func (w *sender) prepare() {
 // message appends one message that gathers pkts from where they are.
 func (w *sender) message(pkts [][]byte) {
 	i := w.n
-	iovs := w.iovs[w.used : w.used+len(pkts)]
-	for j, p := range pkts {
-		iovs[j].Base = unsafe.SliceData(p)
-		iovs[j].SetLen(len(p))
-	}
+	iovs := w.iovs[w.used : w.used+gather(w.iovs[w.used:], pkts)]
 	h := &w.msgs[i].hdr
 	h.Name, h.Namelen = (*byte)(pointer(&w.name)), w.nameLen
 	h.Iov = &iovs[0]
@@ -235,7 +232,27 @@ func (w *sender) message(pkts [][]byte) {
 	h.SetControllen(size)
 	w.count[i] = len(pkts)
 	w.n++
-	w.used += len(pkts)
+	w.used += len(iovs)
+}
+
+// gather describes where pkts are and returns how many pieces of memory that is: what lies one behind the other, as in
+// an arena that was sealed in place, is one. The kernel reads no byte outside of pkts, all of which the caller holds.
+func gather(iovs []unix.Iovec, pkts [][]byte) (n int) {
+	end := uintptr(0)
+	size := 0
+	for _, p := range pkts {
+		base := unsafe.SliceData(p)
+		if at := uintptr(unsafe.Pointer(base)); n > 0 && at == end {
+			size += len(p)
+			end += uintptr(len(p))
+		} else {
+			iovs[n].Base = base
+			size, end = len(p), at+uintptr(len(p))
+			n++
+		}
+		iovs[n-1].SetLen(size)
+	}
+	return n
 }
 
 // putControl writes the source and the segment size, and returns the bytes used.

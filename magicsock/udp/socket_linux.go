@@ -7,6 +7,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/meshnet/meshnet/internal/datagram"
 )
 
 // Socket is one bound UDP socket. One goroutine may Read; any number may call everything else.
@@ -62,6 +64,11 @@ func (s *Socket) control(mark uint32) func(string, string, syscall.RawConn) erro
 // os.ErrDeadlineExceeded. One call at a time.
 func (s *Socket) Read(bufs [][]byte, metas []Meta) (int, error) { return s.reader.read(bufs, metas) }
 
+// ReadTrains is Read without the copy: each train is what the kernel put together (UDP_GRO) and lies in the socket's own
+// memory. It is the caller's, to change too, until the next call of ReadTrains or Read. The same errors; one call of
+// either at a time.
+func (s *Socket) ReadTrains(trains []datagram.Train) (int, error) { return s.reader.readTrains(trains) }
+
 // Write sends pkts to one address. It takes at most 10 ms; what the send buffer does not take by then is dropped and
 // counted, without an error. A source the host no longer has is replaced by the kernel's choice. pkts are borrowed
 // for the call and not changed.
@@ -72,18 +79,36 @@ func (s *Socket) Write(to netip.AddrPort, src Source, pkts [][]byte) error {
 	if len(pkts) == 0 {
 		return nil
 	}
-	var w *sender
-	select {
-	case w = <-s.senders:
-	default:
-		w = newSender(s)
-	}
+	w := s.borrowSender()
 	err := w.send(to, src, pkts)
+	s.returnSender(w)
+	return err
+}
+
+// WriteOne is Write of a single datagram. It needs no slice of them.
+func (s *Socket) WriteOne(to netip.AddrPort, src Source, pkt []byte) error {
+	w := s.borrowSender()
+	w.one[0] = pkt
+	err := w.send(to, src, w.one[:])
+	w.one[0] = nil
+	s.returnSender(w)
+	return err
+}
+
+func (s *Socket) borrowSender() *sender {
+	select {
+	case w := <-s.senders:
+		return w
+	default:
+		return newSender(s)
+	}
+}
+
+func (s *Socket) returnSender(w *sender) {
 	select {
 	case s.senders <- w:
 	default: // enough are idle
 	}
-	return err
 }
 
 // Port is the local port.

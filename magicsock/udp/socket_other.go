@@ -13,6 +13,8 @@ import (
 
 	"golang.org/x/net/ipv4"
 	"golang.org/x/net/ipv6"
+
+	"github.com/meshnet/meshnet/internal/datagram"
 )
 
 // Socket is one bound UDP socket. One goroutine may Read; any number may call everything else.
@@ -22,7 +24,8 @@ type Socket struct {
 	v6   bool
 	port uint16
 	counters
-	oob []byte // owned by the reader
+	oob   []byte // owned by the reader
+	whole []byte // takes a datagram for ReadTrains, from its first call on; owned by the reader
 
 	writing sync.Mutex // a write deadline belongs to one Write at a time
 }
@@ -96,6 +99,28 @@ func (s *Socket) Read(bufs [][]byte, metas []Meta) (int, error) {
 	}
 }
 
+// ReadTrains is Read without the copy: it returns one train of one datagram, in the socket's own memory. It is the
+// caller's, to change too, until the next call. The same errors; one call of either at a time.
+func (s *Socket) ReadTrains(trains []datagram.Train) (int, error) {
+	if len(trains) == 0 {
+		return 0, nil
+	}
+	if s.whole == nil {
+		s.whole = make([]byte, 1<<16)
+	}
+	var metas [1]Meta
+	bufs := [1][]byte{s.whole}
+	if _, err := s.Read(bufs[:], metas[:]); err != nil {
+		return 0, err
+	}
+	m := &metas[0]
+	trains[0] = datagram.Train{
+		Data: s.whole[:m.Size:m.Size], Size: m.Size,
+		From: datagram.Source{Addr: m.From, Local: m.Local, IfIndex: m.IfIndex},
+	}
+	return 1, nil
+}
+
 func (s *Socket) arrival(oob []byte) (local netip.Addr, ifIndex int) {
 	if len(oob) == 0 {
 		return
@@ -152,6 +177,11 @@ func (s *Socket) Write(to netip.AddrPort, src Source, pkts [][]byte) error {
 		}
 	}
 	return refused
+}
+
+// WriteOne is Write of a single datagram. It needs no slice of them.
+func (s *Socket) WriteOne(to netip.AddrPort, src Source, pkt []byte) error {
+	return s.Write(to, src, [][]byte{pkt})
 }
 
 // source is src as a control message; nil when there is nothing to say or no way to say it.

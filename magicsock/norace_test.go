@@ -1,0 +1,5 @@
+//go:build !race
+
+package magicsock
+
+const raceEnabled = false
