@@ -122,12 +122,28 @@ func (in *inbox) deliver(r *run, from *datagram.Source) {
 	if l := p.linked(); l != nil {
 		l.Authenticated(in.now, from, size)
 	}
+	if data && !r.session.Decided() {
+		awaitDecision(r.session)
+	}
 	for i, pkt := range r.packets[:r.n] {
 		if !r.stale[i] && len(pkt) > 0 { // the others are keepalives
 			in.packet(p, pkt)
 		}
 	}
 }
+
+// decisionWait is how long the first packet of a new session waits for the owner to take the session up. An answer could
+// otherwise go under the one before, which the other side may have lost: it is why there is a new one.
+const decisionWait = 2 * time.Millisecond
+
+// awaitDecision is the one time that the packet path waits for the owner, once a session and for some microseconds.
+func awaitDecision(s *wg.Session) {
+	for waited := time.Duration(0); waited < decisionWait && !s.Decided(); waited += decisionPoll {
+		time.Sleep(decisionPoll)
+	}
+}
+
+const decisionPoll = 20 * time.Microsecond
 
 // packet hands on one packet of p's.
 func (in *inbox) packet(p *peer, padded []byte) {

@@ -263,6 +263,7 @@ func (m *Machine) confirm(now time.Time, p *Peer) {
 			continue
 		}
 		for _, older := range a.next[:i] { // its packets may have been overtaken
+			older.decided.Store(true)
 			m.demote(a, older)
 		}
 		a.next = slices.Delete(a.next, 0, i+1)
@@ -277,6 +278,7 @@ func (m *Machine) confirm(now time.Time, p *Peer) {
 // promote makes a new session the one to send with, unless it crossed with one that goes first: of two handshakes, one
 // of each side, of which the second began before the first was done, both sides use the one of the lower public key.
 func (m *Machine) promote(now time.Time, p *Peer, a *active, s *Session) {
+	defer s.decided.Store(true)
 	m.count.Established++
 	p.shaken.Store(m.clock.At(now))
 	p.waiting.Store(0)

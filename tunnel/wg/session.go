@@ -42,6 +42,7 @@ type Session struct {
 	send, receive key
 	counter       atomic.Uint64 // of the next datagram
 	confirmed     atomic.Bool   // the other side has it too
+	decided       atomic.Bool   // the machine knows that, and what to send with from now on
 	users         atomic.Int32
 	dead          atomic.Bool
 
@@ -61,6 +62,10 @@ func (s *Session) acquire() bool {
 
 // Release ends the use that Acquire began.
 func (s *Session) Release() { s.users.Add(-1) }
+
+// Decided reports whether the machine took up what the first packet under the session said: which session answers go
+// under.
+func (s *Session) Decided() bool { return s.decided.Load() || s.dead.Load() }
 
 // wipe erases the keys of a dead session once nobody uses them, and reports whether it did.
 func (s *Session) wipe() bool {
