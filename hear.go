@@ -21,7 +21,6 @@ func (n *Node) want(id identity.PeerID) {
 	}
 	n.mu.Unlock()
 	n.log.Debug("handshake", "peer", id)
-	n.conn.Contact(id)
 }
 
 // heard ends the wait for a member.

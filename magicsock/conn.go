@@ -221,7 +221,7 @@ func (c *Conn) SetSkew(skew time.Duration) {
 	c.do(func(_ time.Time, core *core) { core.setSkew(skew) })
 }
 
-// Contact looks for a member that packets wait for, until Connected or for seekFor. Event Reachable follows when it
+// Contact looks for a member that packets wait for, until Connected or for 5 s. Event Reachable follows when it
 // answers.
 func (c *Conn) Contact(id identity.PeerID) {
 	c.do(func(now time.Time, core *core) { core.contact(now, id) })
@@ -306,6 +306,6 @@ func (c *Conn) Rebind() error {
 	close(c.swapped)
 	c.swapped = make(chan struct{})
 	c.mu.Unlock()
-	c.do(func(now time.Time, core *core) { core.linkChanged(now) })
+	c.do(func(now time.Time, core *core) { core.rebound(now) })
 	return err
 }

@@ -59,7 +59,10 @@ func TestForget(t *testing.T) {
 		},
 		"data goes": {
 			before: func(b *bench) { b.up(addrA) }, kept: true,
-			during: func(b *bench) { b.p.handle.Send(b.now, [][]byte{wgPacket(wgTransport, 40)}) },
+			during: func(b *bench) {
+				b.p.handle.Send(b.now, [][]byte{wgPacket(wgTransport, 40)})
+				b.pong(addrA, time.Millisecond)
+			},
 		},
 		"it is looked for": {during: func(b *bench) { b.core.contact(b.now, b.p.id) }, kept: true},
 		"it looks for us": {kept: true, during: func(b *bench) {
@@ -203,6 +206,13 @@ func TestStaleHandle(t *testing.T) {
 			}
 			use(c, stale)
 			check(t, c.core, time.Now())
+			info, _ := c.Peer(m.Peers[1].ID)
+			if name == "Authenticated" && info.Path.Addr != to {
+				t.Errorf("the path is %v, want %v", info.Path.Addr, to)
+			}
+			if sent := name == "Send" || name == "SendAll"; sent != info.Seeking {
+				t.Errorf("looked for: %v", info.Seeking)
+			}
 			again := c.PeerByKey(m.Peers[1].WG)
 			if again == stale {
 				t.Fatal("the test proves nothing: the handle is that of the peer")

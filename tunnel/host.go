@@ -10,9 +10,11 @@ import (
 // host is the OS's side of the tunnel: a TUN interface.
 type host interface {
 	name() string
-	// readBatch waits for packets of programs and gives each to take, behind a virtio-net header (offload.HeaderLen), as
-	// long as there are some and take wants more. It fails when the interface is gone.
-	readBatch(take func(buf []byte) bool) error
+	// readBatch gives packets of programs to take, each behind a virtio-net header (offload.HeaderLen), as long as there
+	// are some and take wants more; wait: it waits for the first. It fails when the interface is gone.
+	readBatch(wait bool, take func(buf []byte) bool) error
+	// keep, called by take, leaves the buffer at hand to take for good; later reads go to another of the same size.
+	keep(fresh []byte)
 	// writer gives the memory of one goroutine that writes.
 	writer() hostWriter
 	// write gives the OS the one packet in buf behind headroom, from any goroutine.
@@ -35,22 +37,23 @@ const (
 	// superpacket. More would only make the first wait for the last.
 	hostReads = 64
 	hostBytes = 60 << 10
-	// hostPoll is longer than a read of what is there takes. After it, the TUN was empty until now: a pause is no queue.
-	hostPoll = 50 * time.Microsecond
+	// hostIdle is how long nothing comes before the memory of busy times is given back.
+	hostIdle = 10 * time.Second
 )
 
 // hostReader carries packets from the OS TUN to members, from read to send. Owned by its goroutine.
+//
+//	OS TUN ─┬─ superpackets, and what belongs behind them ── lane ── one at a time ─┬─ outbox
+//	        └─ everything else ─────────────────────────────────────────────────────┘
 type hostReader struct {
 	tap     *tap
 	out     *outbox
 	split   offload.Split
 	answers icmpWriter
+	lane    lane
 	single  []byte // one packet of a superpacket, when it does not go into the arena
 	reads   int
-	queue   aqm.Control
-	asked   time.Time // the last batch was asked for then
-	empty   time.Time // the TUN was empty then: what is read since has waited no longer
-	relieve bool      // the next large packet is to be dropped: the TUN's queue stands
+	last    time.Time // something was read then
 }
 
 func newHostReader(t *tap) *hostReader {
@@ -61,37 +64,65 @@ func newHostReader(t *tap) *hostReader {
 func (r *hostReader) run() error {
 	take := r.take // made once: a method value a batch would allocate
 	for {
-		r.reads, r.asked = 0, time.Now()
-		err := r.tap.host.readBatch(take)
-		if r.reads < hostReads && r.out.used < hostBytes { // it ended because there was no more
-			r.empty = time.Now()
-		}
+		r.reads = 0
+		err := r.tap.host.readBatch(r.lane.empty(), take)
 		r.out.flush()
 		if err != nil {
 			return err
 		}
+		if !r.lane.empty() {
+			r.bulk()
+		}
 	}
 }
 
-// take carries one read and reports whether more may come before the flush.
+// take carries one read, or has it wait, and reports whether more may come before the flush.
 func (r *hostReader) take(buf []byte) bool {
 	if r.reads == 0 {
-		r.out.begin(time.Now())
-		if r.out.now.Sub(r.asked) > hostPoll {
-			r.empty = r.out.now
-		}
-		r.relieve = r.queue.Drop(r.out.now, r.out.now.Sub(r.empty))
+		r.begin(time.Now())
 	}
 	r.reads++
-	r.packet(buf)
-	return r.reads < hostReads && r.out.used < hostBytes
+	r.sort(buf)
+	return r.reads < hostReads && r.out.used < hostBytes && !r.lane.full()
 }
 
-func (r *hostReader) packet(buf []byte) {
-	p, to := r.tap.fromOS(&r.answers, offload.Header(buf), !offload.Super(buf))
+// begin starts a batch.
+func (r *hostReader) begin(now time.Time) {
+	if now.Sub(r.last) > hostIdle {
+		r.lane.shrink()
+	}
+	r.last = now
+	r.out.begin(now)
+}
+
+func (r *hostReader) sort(buf []byte) {
+	pkt, super := offload.Header(buf), offload.Super(buf)
+	p, to := r.tap.fromOS(&r.answers, pkt, !super)
 	if to == outDropped {
 		return
 	}
+	flow := r.lane.flow(pkt)
+	if super || flow.waiting > 0 {
+		r.tap.host.keep(r.lane.put(laneEntry{buf: buf, peer: p, to: to, flow: flow, at: r.out.now}))
+		return
+	}
+	r.out.ahead = flow.calm(r.out.now)
+	r.packet(buf, p, to, false)
+}
+
+// bulk sends the superpacket whose turn it is.
+func (r *hostReader) bulk() {
+	now := time.Now()
+	r.begin(now)
+	e := r.lane.take(now)
+	r.out.ahead = false
+	r.packet(e.buf, e.peer, e.to, r.lane.queue.Drop(now, now.Sub(e.at)))
+	r.lane.done(e)
+	r.out.flush()
+}
+
+// packet carries what one read gave; relieve: without its first large packet, since too much waits.
+func (r *hostReader) packet(buf []byte, p *peer, to outbound, relieve bool) {
 	if err := r.split.Start(buf); err != nil {
 		r.tap.counters.add(outMalformed)
 		return
@@ -104,8 +135,8 @@ func (r *hostReader) packet(buf []byte) {
 		if to == outMember {
 			if slot := r.out.ready(p, size); slot != nil {
 				r.split.Fill(slot)
-				if r.relieve && size >= aqm.Size {
-					r.relieve = false
+				if relieve && size >= aqm.Size {
+					relieve = false
 					r.tap.counters.add(outDelayed)
 					continue
 				}

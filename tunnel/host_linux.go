@@ -34,7 +34,14 @@ func openHost(name string, mtu int) (host, error) {
 
 func (h *linuxHost) name() string { return h.label }
 
-func (h *linuxHost) readBatch(take func(buf []byte) bool) error { return h.queue.ReadBatch(take) }
+func (h *linuxHost) readBatch(wait bool, take func(buf []byte) bool) error {
+	if wait {
+		return h.queue.ReadBatch(take)
+	}
+	return h.queue.PollBatch(take)
+}
+
+func (h *linuxHost) keep(fresh []byte) { h.queue.Keep(fresh) }
 
 func (h *linuxHost) writer() hostWriter { return &joinWriter{join: h.queue.NewJoin()} }
 

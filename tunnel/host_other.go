@@ -18,6 +18,7 @@ type plainHost struct {
 	label string
 	bufs  [][]byte
 	sizes []int
+	at    int // the buffer at hand
 }
 
 // openHost makes the interface.
@@ -41,9 +42,13 @@ func openHost(name string, mtu int) (host, error) {
 func (h *plainHost) name() string { return h.label }
 
 // readBatch gives the packets of one read. A virtio-net header of zeros says that each is whole.
-func (h *plainHost) readBatch(take func(buf []byte) bool) error {
+func (h *plainHost) readBatch(wait bool, take func(buf []byte) bool) error {
+	if !wait {
+		return nil // it could; but without superpackets nothing is ever held back
+	}
 	n, err := h.dev.Read(h.bufs, h.sizes, headroom)
 	for i := range n {
+		h.at = i
 		if h.sizes[i] == 0 {
 			continue
 		}
@@ -58,6 +63,11 @@ func (h *plainHost) readBatch(take func(buf []byte) bool) error {
 		return err
 	}
 	return nil // about one packet
+}
+
+// keep gives the buffer at hand away, wherever it was.
+func (h *plainHost) keep(fresh []byte) {
+	h.bufs[h.at] = append(fresh[:0], make([]byte, headroom+offload.MaxRead)...)
 }
 
 func (h *plainHost) writer() hostWriter { return &plainWriter{dev: h.dev} }

@@ -29,12 +29,14 @@ type outbox struct {
 	groups []group // of this batch; groups[:open] are in use
 	open   int
 	last   *group // of the newest slot
+	ahead  bool   // what is sealed now may go ahead of bulk on the other side
 	nonce  wg.Nonce
 }
 
 // group is what goes to one member.
 type group struct {
 	peer    *peer
+	ahead   bool
 	session *wg.Session
 	pkts    [][]byte
 	size    int
@@ -54,7 +56,7 @@ func (o *outbox) slot(p *peer, size int) []byte {
 	if o.used+need > len(o.arena) {
 		o.flush()
 	}
-	if o.last == nil || o.last.peer != p {
+	if o.last == nil || o.last.peer != p || o.last.ahead != o.ahead {
 		o.last = o.group(p)
 	}
 	if o.last == nil || need > len(o.arena) {
@@ -66,7 +68,7 @@ func (o *outbox) slot(p *peer, size int) []byte {
 // group finds or begins the group of p; nil: there is no session.
 func (o *outbox) group(p *peer) *group {
 	for i := range o.groups[:o.open] {
-		if o.groups[i].peer == p {
+		if o.groups[i].peer == p && o.groups[i].ahead == o.ahead {
 			return &o.groups[i]
 		}
 	}
@@ -79,7 +81,7 @@ func (o *outbox) group(p *peer) *group {
 	}
 	g := &o.groups[o.open]
 	o.open++
-	g.peer, g.session, g.size, g.data = p, s, 0, false
+	g.peer, g.ahead, g.session, g.size, g.data = p, o.ahead, s, 0, false
 	return g
 }
 

@@ -37,14 +37,16 @@ func newFakeHost() *fakeHost {
 
 func (f *fakeHost) name() string { return "fake" }
 
-func (f *fakeHost) readBatch(take func(buf []byte) bool) error {
-	select {
-	case p := <-f.in:
-		if !take(p) {
-			return nil
+func (f *fakeHost) readBatch(wait bool, take func(buf []byte) bool) error {
+	if wait {
+		select {
+		case p := <-f.in:
+			if !take(p) {
+				return nil
+			}
+		case <-f.closed:
+			return f.gone
 		}
-	case <-f.closed:
-		return f.gone
 	}
 	for {
 		select {
@@ -57,6 +59,9 @@ func (f *fakeHost) readBatch(take func(buf []byte) bool) error {
 		}
 	}
 }
+
+// keep has nothing to do: each read has a buffer of its own.
+func (f *fakeHost) keep([]byte) {}
 
 func (f *fakeHost) writer() hostWriter { return &fakeWriter{host: f} }
 

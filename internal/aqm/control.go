@@ -4,11 +4,11 @@ import "time"
 
 const (
 	// Target is the mean wait above which packets are dropped.
-	Target = 250 * time.Microsecond
-	// Memory is the time over which the mean is taken: bursts and short stalls pass.
-	Memory = 10 * time.Millisecond
+	Target = time.Millisecond
+	// Memory is the time over which the mean is taken: bursts pass, and stalls of up to 10 ms.
+	Memory = 100 * time.Millisecond
 	// Gap is the least time between drops.
-	Gap = 10 * time.Millisecond
+	Gap = 20 * time.Millisecond
 	// Size is the least size in bytes of a packet to drop: small ones are acknowledgements, echoes, handshakes and
 	// voices, of which none makes a queue.
 	Size = 512

@@ -19,12 +19,12 @@ func constant(d time.Duration) func(int) time.Duration { return func(int) time.D
 
 func TestControl(t *testing.T) {
 	start := time.Unix(1000, 0)
-	swings := func(i int) time.Duration { // 2 ms down to nothing, again and again
-		return time.Duration(20-i%20) * 100 * time.Microsecond
+	swings := func(i int) time.Duration { // 4 ms down to nothing, again and again
+		return time.Duration(40-i%40) * 100 * time.Microsecond
 	}
-	stall := func(i int) time.Duration { // 1 ms of waiting once in 100 ms
-		if i%1000 < 10 {
-			return time.Millisecond
+	stall := func(i int) time.Duration { // 5 ms of waiting once in 200 ms
+		if i%2000 < 50 {
+			return 5 * time.Millisecond
 		}
 		return 20 * time.Microsecond
 	}
@@ -33,9 +33,9 @@ func TestControl(t *testing.T) {
 		wait        func(int) time.Duration
 		least, most int
 	}{
-		{"read in time", constant(50 * time.Microsecond), 0, 0},
-		{"standing", constant(time.Millisecond), 90, 101},
-		{"swinging", swings, 80, 101},
+		{"read in time", constant(200 * time.Microsecond), 0, 0},
+		{"standing", constant(3 * time.Millisecond), 40, 50},
+		{"swinging", swings, 35, 50},
 		{"a stall now and then", stall, 0, 0},
 	} {
 		var c Control

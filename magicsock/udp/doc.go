@@ -2,7 +2,6 @@
 // a steady stream of them allocates nothing.
 //
 //	ReadTrains  recvmmsg, UDP_GRO ─► 64 KiB buffers of the reader ─► lent to the caller, a train each
-//	Read        the same ─► split into datagrams ─► copied into the caller's
 //	Write       runs of equal size ─► one UDP_SEGMENT message each, gathered from the caller's memory ─► sendmmsg
 //
 // What lies in one piece in the caller's memory is handed to the kernel in one piece: for a train of 49 that is a fifth
@@ -14,7 +13,7 @@
 //
 // A socket that loses segmentation offload (a network card without checksums, EIO) goes on without, for ever. A full
 // send buffer holds a writer up for 10 ms at most, then the rest of its datagrams is dropped and counted. Errors that
-// routers and hosts report by ICMP never surface in Read.
+// routers and hosts report by ICMP never surface in ReadTrains.
 //
 // Zones of link-local IPv6 addresses are interface names, here and in package platform, so that both spell an
 // address the same way.

@@ -7,7 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// configure sets a fresh socket's options. Only what changes the meaning of Read and Write may fail it.
+// configure sets a fresh socket's options. Only what changes the meaning of ReadTrains and Write may fail it.
 func (s *Socket) configure(fd int, mark uint32) error {
 	setBuffer(fd, unix.SO_RCVBUFFORCE, unix.SO_RCVBUF)
 	setBuffer(fd, unix.SO_SNDBUFFORCE, unix.SO_SNDBUF)

@@ -17,7 +17,7 @@ const (
 	readBuffer   = 1 << 16 // the largest train
 )
 
-// reader receives batches of trains and hands out their datagrams. Owned by the goroutine that reads.
+// reader receives batches of trains and hands them out. Owned by the goroutine that reads.
 type reader struct {
 	socket *Socket
 	recv   func(fd uintptr) bool // made once: a closure a call would allocate
@@ -30,7 +30,7 @@ type reader struct {
 	buffers []byte
 
 	next, filled int    // messages handed out so far, received
-	train        []byte // what is left of the current one
+	train        []byte // the current one
 	segment      int
 	from         netip.AddrPort
 	local        netip.Addr
@@ -67,40 +67,6 @@ func (r *reader) rearm(i int) {
 	h.Flags = 0
 }
 
-func (r *reader) read(bufs [][]byte, metas []Meta) (int, error) {
-	want := min(len(bufs), len(metas))
-	if want == 0 {
-		return 0, nil
-	}
-	for {
-		if n := r.deliver(bufs[:want], metas); n > 0 {
-			return n, nil
-		}
-		if err := r.fill(); err != nil {
-			return 0, err
-		}
-	}
-}
-
-// deliver copies datagrams that were received already.
-func (r *reader) deliver(bufs [][]byte, metas []Meta) (n int) {
-	for n < len(bufs) {
-		if len(r.train) == 0 && !r.advance() {
-			return n
-		}
-		size := min(r.segment, len(r.train))
-		datagram := r.train[:size]
-		r.train = r.train[size:]
-		if size > len(bufs[n]) {
-			r.socket.rxTooLong.Add(1)
-			continue
-		}
-		metas[n] = Meta{Size: copy(bufs[n], datagram), From: r.from, Local: r.local, IfIndex: r.ifIndex}
-		n++
-	}
-	return n
-}
-
 // readTrains hands out messages as they were received.
 func (r *reader) readTrains(trains []datagram.Train) (int, error) {
 	if len(trains) == 0 {
@@ -108,12 +74,11 @@ func (r *reader) readTrains(trains []datagram.Train) (int, error) {
 	}
 	for {
 		n := 0
-		for n < len(trains) && (len(r.train) > 0 || r.advance()) {
+		for n < len(trains) && r.advance() {
 			trains[n] = datagram.Train{
 				Data: r.train, Size: min(r.segment, len(r.train)),
 				From: datagram.Source{Addr: r.from, Local: r.local, IfIndex: r.ifIndex}, Arrived: r.arrived,
 			}
-			r.train = nil
 			n++
 		}
 		if n > 0 {

@@ -27,14 +27,6 @@ const (
 	maxBlock = 10 * time.Millisecond
 )
 
-// Meta describes one received datagram.
-type Meta struct {
-	Size    int            // bytes in its buffer
-	From    netip.AddrPort // IPv4 never in its IPv6 form; link-local IPv6 with the interface's name as zone
-	Local   netip.Addr     // address it was sent to; invalid where the system does not tell
-	IfIndex int            // link it arrived by; 0 where the system does not tell
-}
-
 // Source chooses where datagrams leave. The zero value lets the kernel choose.
 type Source struct {
 	Addr    netip.Addr
@@ -51,7 +43,7 @@ type Config struct {
 
 // Counters are totals since Listen, and what the socket does now.
 type Counters struct {
-	RxTooLong  uint64 // received, larger than the buffer given: dropped
+	RxTooLong  uint64 // received, larger than 64 KiB: dropped
 	RxEmpty    uint64 // received without a byte: dropped
 	RxOverflow uint64 // dropped by the kernel because nobody read in time (Linux)
 	TxFull     uint64 // dropped because the send buffer stayed full

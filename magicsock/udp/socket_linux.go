@@ -11,7 +11,7 @@ import (
 	"github.com/meshnet/meshnet/internal/datagram"
 )
 
-// Socket is one bound UDP socket. One goroutine may Read; any number may call everything else.
+// Socket is one bound UDP socket. One goroutine may read; any number may call everything else.
 type Socket struct {
 	conn  *net.UDPConn
 	raw   syscall.RawConn
@@ -58,15 +58,10 @@ func (s *Socket) control(mark uint32) func(string, string, syscall.RawConn) erro
 	}
 }
 
-// Read blocks until a datagram is there, fills bufs in order of arrival and describes bufs[i] in metas[i]; it returns
-// how many, at least 1 when err is nil. What has no place in bufs is returned by the next call; a datagram larger
-// than its buffer is dropped and counted. After Close it returns net.ErrClosed, past the read deadline
-// os.ErrDeadlineExceeded. One call at a time.
-func (s *Socket) Read(bufs [][]byte, metas []Meta) (int, error) { return s.reader.read(bufs, metas) }
-
-// ReadTrains is Read without the copy: each train is what the kernel put together (UDP_GRO) and lies in the socket's own
-// memory. It is the caller's, to change too, until the next call of ReadTrains or Read. The same errors; one call of
-// either at a time.
+// ReadTrains blocks until a datagram is there and returns how many trains, at least 1 when err is nil, in order of
+// arrival. Each is what the kernel put together (UDP_GRO) and lies in the socket's own memory. It is the caller's, to
+// change too, until the next call. What has no place in trains is returned by the next call. After Close it returns
+// net.ErrClosed, past the read deadline os.ErrDeadlineExceeded. One call at a time.
 func (s *Socket) ReadTrains(trains []datagram.Train) (int, error) { return s.reader.readTrains(trains) }
 
 // Write sends pkts to one address. It takes at most 10 ms; what the send buffer does not take by then is dropped and
@@ -114,10 +109,10 @@ func (s *Socket) returnSender(w *sender) {
 // Port is the local port.
 func (s *Socket) Port() uint16 { return s.port }
 
-// SetReadDeadline makes Read return os.ErrDeadlineExceeded from t on, a blocked one too; the zero time lifts it.
+// SetReadDeadline makes ReadTrains return os.ErrDeadlineExceeded from t on, a blocked one too; the zero time lifts it.
 func (s *Socket) SetReadDeadline(t time.Time) error { return s.conn.SetReadDeadline(t) }
 
-// Close ends the socket and a blocked Read.
+// Close ends the socket and a blocked ReadTrains.
 func (s *Socket) Close() error { return s.conn.Close() }
 
 // Counters returns the totals.

@@ -9,9 +9,11 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/meshnet/meshnet/internal/datagram"
 )
 
-func TestMetaTellsWhereItArrived(t *testing.T) {
+func TestTrainTellsWhereItArrived(t *testing.T) {
 	for _, f := range families {
 		t.Run(f.network, func(t *testing.T) {
 			lo := loopbackIndex(t)
@@ -20,11 +22,11 @@ func TestMetaTellsWhereItArrived(t *testing.T) {
 				if err := a.Write(netip.AddrPortFrom(f.loopback, b.Port()), Source{}, datagrams(sizes...)); err != nil {
 					t.Fatal(err)
 				}
-				_, metas := receive(t, b, len(sizes), 8)
-				for _, m := range metas {
-					want := Meta{sizes[0], netip.AddrPortFrom(f.loopback, a.Port()), f.loopback, lo}
-					if m != want {
-						t.Errorf("got %+v, want %+v", m, want)
+				_, sources := receive(t, b, len(sizes), 8)
+				for _, from := range sources {
+					want := datagram.Source{Addr: netip.AddrPortFrom(f.loopback, a.Port()), Local: f.loopback, IfIndex: lo}
+					if from != want {
+						t.Errorf("got %+v, want %+v", from, want)
 					}
 				}
 			}
@@ -69,10 +71,10 @@ func TestSourceIsHonoured(t *testing.T) {
 			if err := a.Write(to, c.src, datagrams(300, 300, 300, 7)); err != nil {
 				t.Fatal(err)
 			}
-			_, metas := receive(t, b, 4, 8)
-			for _, m := range metas {
-				if m.From.Addr().String() != c.from || m.Local != to.Addr() {
-					t.Errorf("from %v to %v, want from %s", m.From, m.Local, c.from)
+			_, sources := receive(t, b, 4, 8)
+			for _, from := range sources {
+				if from.Addr.Addr().String() != c.from || from.Local != to.Addr() {
+					t.Errorf("from %v to %v, want from %s", from.Addr, from.Local, c.from)
 				}
 			}
 			if got := a.Counters(); got.TxNoSource != c.lost || !got.GSO {
@@ -93,9 +95,9 @@ func TestSourceIsHonoured6(t *testing.T) {
 		if err := a.Write(to, src, datagrams(300, 300)); err != nil {
 			t.Fatal(err)
 		}
-		_, metas := receive(t, b, 2, 8)
-		if metas[0].From.Addr() != netip.IPv6Loopback() {
-			t.Errorf("from %v", metas[0].From)
+		_, sources := receive(t, b, 2, 8)
+		if sources[0].Addr.Addr() != netip.IPv6Loopback() {
+			t.Errorf("from %v", sources[0].Addr)
 		}
 	}
 	if got := a.Counters().TxNoSource; got != 1 {
@@ -238,9 +240,9 @@ func TestLinkLocalZones(t *testing.T) {
 	if err := a.Write(netip.AddrPortFrom(addr, b.Port()), Source{}, datagrams(100)); err != nil {
 		t.Fatal(err)
 	}
-	_, metas := receive(t, b, 1, 1)
-	if metas[0].From != netip.AddrPortFrom(addr, a.Port()) {
-		t.Errorf("from %v, want %v", metas[0].From, addr)
+	_, sources := receive(t, b, 1, 1)
+	if sources[0].Addr != netip.AddrPortFrom(addr, a.Port()) {
+		t.Errorf("from %v, want %v", sources[0].Addr, addr)
 	}
 }
 
@@ -276,6 +278,14 @@ func TestZones(t *testing.T) {
 	}
 }
 
+// count is how many datagrams trains hold.
+func count(trains []datagram.Train) (n int) {
+	for _, t := range trains {
+		n += (len(t.Data) + t.Size - 1) / t.Size
+	}
+	return n
+}
+
 func TestSteadyStateAllocatesNothing(t *testing.T) {
 	for _, f := range families {
 		for _, gso := range []bool{true, false} {
@@ -284,20 +294,17 @@ func TestSteadyStateAllocatesNothing(t *testing.T) {
 				a.gso.Store(gso)
 				pkts := datagrams(append(repeat(1280, 40), 50, 900)...)
 				to := netip.AddrPortFrom(f.loopback, b.Port())
-				bufs, metas := make([][]byte, 64), make([]Meta, 64)
-				for i := range bufs {
-					bufs[i] = make([]byte, 2048)
-				}
+				trains := make([]datagram.Train, readMessages)
 				allocs := testing.AllocsPerRun(200, func() {
 					if err := a.Write(to, Source{Addr: f.loopback}, pkts); err != nil {
 						t.Fatal(err)
 					}
 					for left := len(pkts); left > 0; {
-						n, err := b.Read(bufs, metas)
+						n, err := b.ReadTrains(trains)
 						if err != nil {
 							t.Fatal(err)
 						}
-						left -= n
+						left -= count(trains[:n])
 					}
 				})
 				if allocs != 0 {
@@ -327,10 +334,7 @@ func BenchmarkLoopback(b *testing.B) {
 			s.gso.Store(gso)
 			pkts := datagrams(repeat(1280, 128)...)
 			to := netip.AddrPortFrom(families[0].loopback, r.Port())
-			bufs, metas := make([][]byte, 128), make([]Meta, 128)
-			for i := range bufs {
-				bufs[i] = make([]byte, 1500)
-			}
+			trains := make([]datagram.Train, readMessages)
 			b.SetBytes(128 * 1280)
 			b.ReportAllocs()
 			for b.Loop() {
@@ -338,11 +342,11 @@ func BenchmarkLoopback(b *testing.B) {
 					b.Fatal(err)
 				}
 				for left := len(pkts); left > 0; {
-					n, err := r.Read(bufs, metas)
+					n, err := r.ReadTrains(trains)
 					if err != nil {
 						b.Fatal(err)
 					}
-					left -= n
+					left -= count(trains[:n])
 				}
 			}
 		})

@@ -17,7 +17,7 @@ import (
 	"github.com/meshnet/meshnet/internal/datagram"
 )
 
-// Socket is one bound UDP socket. One goroutine may Read; any number may call everything else.
+// Socket is one bound UDP socket. One goroutine may read; any number may call everything else.
 type Socket struct {
 	conn *net.UDPConn
 	raw  syscall.RawConn
@@ -72,15 +72,18 @@ func (s *Socket) enablePktinfo() {
 	_ = ipv4.NewPacketConn(s.conn).SetControlMessage(ipv4.FlagDst|ipv4.FlagInterface, true)
 }
 
-// Read blocks until a datagram is there and describes it in metas[0]; it returns 1 when err is nil. A datagram larger
-// than its buffer is dropped and counted. After Close it returns net.ErrClosed, past the read deadline
-// os.ErrDeadlineExceeded. One call at a time.
-func (s *Socket) Read(bufs [][]byte, metas []Meta) (int, error) {
-	if len(bufs) == 0 || len(metas) == 0 {
+// ReadTrains blocks until a datagram is there and returns it as a train of one, in the socket's own memory; it returns 1
+// when err is nil. The train is the caller's, to change too, until the next call. After Close it returns net.ErrClosed,
+// past the read deadline os.ErrDeadlineExceeded. One call at a time.
+func (s *Socket) ReadTrains(trains []datagram.Train) (int, error) {
+	if len(trains) == 0 {
 		return 0, nil
 	}
+	if s.whole == nil {
+		s.whole = make([]byte, 1<<16)
+	}
 	for {
-		n, oobn, flags, from, err := s.conn.ReadMsgUDPAddrPort(bufs[0], s.oob)
+		n, oobn, flags, from, err := s.conn.ReadMsgUDPAddrPort(s.whole, s.oob)
 		switch {
 		case err != nil && truncated(err), err == nil && flags&flagTruncated != 0:
 			s.rxTooLong.Add(1)
@@ -92,33 +95,13 @@ func (s *Socket) Read(bufs [][]byte, metas []Meta) (int, error) {
 		case n == 0:
 			s.rxEmpty.Add(1)
 		default:
-			metas[0] = Meta{Size: n, From: netip.AddrPortFrom(from.Addr().Unmap(), from.Port())}
-			metas[0].Local, metas[0].IfIndex = s.arrival(s.oob[:oobn])
+			t := datagram.Train{Data: s.whole[:n:n], Size: n}
+			t.From.Addr = netip.AddrPortFrom(from.Addr().Unmap(), from.Port())
+			t.From.Local, t.From.IfIndex = s.arrival(s.oob[:oobn])
+			trains[0] = t
 			return 1, nil
 		}
 	}
-}
-
-// ReadTrains is Read without the copy: it returns one train of one datagram, in the socket's own memory. It is the
-// caller's, to change too, until the next call. The same errors; one call of either at a time.
-func (s *Socket) ReadTrains(trains []datagram.Train) (int, error) {
-	if len(trains) == 0 {
-		return 0, nil
-	}
-	if s.whole == nil {
-		s.whole = make([]byte, 1<<16)
-	}
-	var metas [1]Meta
-	bufs := [1][]byte{s.whole}
-	if _, err := s.Read(bufs[:], metas[:]); err != nil {
-		return 0, err
-	}
-	m := &metas[0]
-	trains[0] = datagram.Train{
-		Data: s.whole[:m.Size:m.Size], Size: m.Size,
-		From: datagram.Source{Addr: m.From, Local: m.Local, IfIndex: m.IfIndex},
-	}
-	return 1, nil
 }
 
 func (s *Socket) arrival(oob []byte) (local netip.Addr, ifIndex int) {
@@ -216,10 +199,10 @@ func (s *Socket) SetMark(uint32) error { return nil }
 // Port is the local port.
 func (s *Socket) Port() uint16 { return s.port }
 
-// SetReadDeadline makes Read return os.ErrDeadlineExceeded from t on, a blocked one too; the zero time lifts it.
+// SetReadDeadline makes ReadTrains return os.ErrDeadlineExceeded from t on, a blocked one too; the zero time lifts it.
 func (s *Socket) SetReadDeadline(t time.Time) error { return s.conn.SetReadDeadline(t) }
 
-// Close ends the socket and a blocked Read.
+// Close ends the socket and a blocked ReadTrains.
 func (s *Socket) Close() error { return s.conn.Close() }
 
 // Counters returns the totals.

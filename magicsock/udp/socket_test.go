@@ -7,11 +7,14 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
+
+	"github.com/meshnet/meshnet/internal/datagram"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -37,28 +40,27 @@ func listen(t testing.TB, c Config) *Socket {
 	return s
 }
 
-// receive reads until count datagrams are there or two seconds are over.
-func receive(t testing.TB, s *Socket, count, batch int) ([][]byte, []Meta) {
+// receive reads until count datagrams are there or two seconds are over, batch trains at a time.
+func receive(t testing.TB, s *Socket, count, batch int) ([][]byte, []datagram.Source) {
 	t.Helper()
-	bufs, metas := make([][]byte, batch), make([]Meta, batch)
-	for i := range bufs {
-		bufs[i] = make([]byte, 1<<16)
-	}
+	trains := make([]datagram.Train, batch)
 	s.SetReadDeadline(time.Now().Add(2 * time.Second))
 	defer s.SetReadDeadline(time.Time{})
 	var got [][]byte
-	var about []Meta
+	var from []datagram.Source
 	for len(got) < count {
-		n, err := s.Read(bufs, metas)
+		n, err := s.ReadTrains(trains)
 		if err != nil {
 			t.Fatalf("after %d of %d datagrams: %v", len(got), count, err)
 		}
-		for i := range n {
-			got = append(got, bytes.Clone(bufs[i][:metas[i].Size]))
-			about = append(about, metas[i])
+		for _, train := range trains[:n] {
+			for pkt := range slices.Chunk(train.Data, train.Size) {
+				got = append(got, bytes.Clone(pkt))
+				from = append(from, train.From)
+			}
 		}
 	}
-	return got, about
+	return got, from
 }
 
 // datagrams makes one datagram of each size, no two with the same content.
@@ -112,11 +114,11 @@ func TestBatchesArriveInOrder(t *testing.T) {
 						t.Fatal(err)
 					}
 					same(t, pkts, copies) // lent, not given
-					got, metas := receive(t, b, len(pkts), batch)
+					got, sources := receive(t, b, len(pkts), batch)
 					same(t, got, pkts)
-					for _, m := range metas {
-						if m.From != netip.AddrPortFrom(f.loopback, a.Port()) {
-							t.Fatalf("from %v", m.From)
+					for _, from := range sources {
+						if from.Addr != netip.AddrPortFrom(f.loopback, a.Port()) {
+							t.Fatalf("from %v", from.Addr)
 						}
 					}
 				})
@@ -125,30 +127,11 @@ func TestBatchesArriveInOrder(t *testing.T) {
 	}
 }
 
-func TestTooSmallBufferDropsOnlyThat(t *testing.T) {
-	a, b := listen(t, Config{Network: "udp4"}), listen(t, Config{Network: "udp4"})
-	pkts := datagrams(100, 2000, 90)
-	if err := a.Write(netip.AddrPortFrom(families[0].loopback, b.Port()), Source{}, pkts); err != nil {
-		t.Fatal(err)
-	}
-	bufs, metas := [][]byte{make([]byte, 1000)}, make([]Meta, 1)
-	b.SetReadDeadline(time.Now().Add(2 * time.Second))
-	for _, want := range [][]byte{pkts[0], pkts[2]} {
-		n, err := b.Read(bufs, metas)
-		if err != nil || n != 1 || !bytes.Equal(bufs[0][:metas[0].Size], want) {
-			t.Fatalf("n=%d err=%v size=%d, want %d", n, err, metas[0].Size, len(want))
-		}
-	}
-	if c := b.Counters(); c.RxTooLong != 1 {
-		t.Errorf("RxTooLong = %d, want 1", c.RxTooLong)
-	}
-}
-
 func TestDeadlineKicksBlockedRead(t *testing.T) {
 	s := listen(t, Config{Network: "udp4"})
 	done := make(chan error, 1)
 	go func() {
-		_, err := s.Read([][]byte{make([]byte, 10)}, make([]Meta, 1))
+		_, err := s.ReadTrains(make([]datagram.Train, 1))
 		done <- err
 	}()
 	s.SetReadDeadline(time.Unix(1, 0))
@@ -167,7 +150,7 @@ func TestCloseEndsBlockedRead(t *testing.T) {
 	s := listen(t, Config{Network: "udp6"})
 	done := make(chan error, 1)
 	go func() {
-		_, err := s.Read([][]byte{make([]byte, 10)}, make([]Meta, 1))
+		_, err := s.ReadTrains(make([]datagram.Train, 1))
 		done <- err
 	}()
 	s.Close()

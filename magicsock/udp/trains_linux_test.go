@@ -79,16 +79,6 @@ func TestTrainsArriveWhole(t *testing.T) {
 	}
 }
 
-// TestReadAndReadTrains takes turns: what one began, the other goes on with.
-func TestReadAndReadTrains(t *testing.T) {
-	a, b := listen(t, Config{Network: "udp4"}), listen(t, Config{Network: "udp4"})
-	pkts := datagrams(append(repeat(600, 10), 50)...)
-	a.Write(netip.AddrPortFrom(families[0].loopback, b.Port()), Source{}, pkts)
-	first, _ := receive(t, b, 3, 3)
-	rest, _ := readTrains(t, b, len(pkts)-3, 4)
-	same(t, append(first, rest...), pkts)
-}
-
 func TestReadTrainsEnds(t *testing.T) {
 	s := listen(t, Config{Network: "udp4"})
 	if n, err := s.ReadTrains(nil); n != 0 || err != nil {

@@ -24,6 +24,7 @@ type Queue struct {
 	buf    []byte
 	read   func(fd uintptr) bool // readReady, made once
 	handle func(buf []byte) bool // of the ReadBatch that runs
+	poll   bool                  // it does not wait
 	err    error                 // of it
 }
 
@@ -60,8 +61,16 @@ func (q *Queue) Offloads() Offloads { return q.offloads }
 //
 // It returns nil after a batch, os.ErrDeadlineExceeded when the file's read deadline has passed (which is how another
 // goroutine wakes it), os.ErrClosed after the file's Close, and otherwise an *os.SyscallError: the interface is gone.
-func (q *Queue) ReadBatch(handle func(buf []byte) bool) error {
-	q.handle, q.err = handle, nil
+func (q *Queue) ReadBatch(handle func(buf []byte) bool) error { return q.batch(handle, false) }
+
+// PollBatch is ReadBatch that does not wait: with nothing to read it returns nil at once.
+func (q *Queue) PollBatch(handle func(buf []byte) bool) error { return q.batch(handle, true) }
+
+// Keep, called by handle, leaves it the buffer at hand for good. fresh, of MaxRead bytes, takes its place.
+func (q *Queue) Keep(fresh []byte) { q.buf = fresh[:MaxRead] }
+
+func (q *Queue) batch(handle func(buf []byte) bool, poll bool) error {
+	q.handle, q.poll, q.err = handle, poll, nil
 	err := q.conn.Read(q.read)
 	q.handle = nil
 	if err == nil {
@@ -78,7 +87,7 @@ func (q *Queue) readReady(fd uintptr) bool {
 		case err == unix.EINTR:
 			continue
 		case err == unix.EAGAIN:
-			return reads > 0
+			return reads > 0 || q.poll
 		case err != nil:
 			q.err = os.NewSyscallError("read", err)
 			return true
