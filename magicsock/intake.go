@@ -51,6 +51,7 @@ type intake struct {
 	take func(now time.Time, trains []datagram.Train)
 	out  []datagram.Train // WireGuard's share of a batch
 
+	lane  lane
 	delay aqm.Control
 	wall  int64 // Unix time of the batch in nanoseconds
 }
@@ -66,10 +67,7 @@ func (in *intake) receiveUDP(ctx context.Context, family int) {
 		if ctx.Err() != nil {
 			return
 		}
-		n, err := 0, errNoSocket
-		if s != nil {
-			n, err = s.ReadTrains(trains)
-		}
+		n, err := in.read(s, trains)
 		if err != nil {
 			if !c.awaitSocket(ctx, family, s) {
 				return
@@ -77,14 +75,61 @@ func (in *intake) receiveUDP(ctx context.Context, family int) {
 			continue
 		}
 		now := time.Now()
-		in.wall = now.UnixNano()
-		in.out = in.out[:0]
-		for i := range n {
-			in.relieve(now, &trains[i])
-			in.sort(now, &trains[i])
-		}
-		in.handOn(now)
+		in.carry(now, s, trains[:n])
+		in.bulk(now)
 	}
+}
+
+// read waits for trains, or only looks for them while others wait.
+func (in *intake) read(s *udp.Socket, trains []datagram.Train) (int, error) {
+	switch {
+	case in.lane.full():
+		return 0, nil
+	case !in.lane.empty():
+		if s == nil {
+			return 0, nil
+		}
+		n, err := s.PollTrains(trains)
+		if err != nil {
+			n = 0 // a read that waits says it again, when nothing is left here
+		}
+		return n, nil
+	case s == nil:
+		return 0, errNoSocket
+	}
+	return s.ReadTrains(trains)
+}
+
+// carry hands on what goes ahead, and has the rest wait for its turn.
+func (in *intake) carry(now time.Time, s *udp.Socket, trains []datagram.Train) {
+	in.out = in.out[:0]
+	alone := in.lane.empty() && fewBytes(trains)
+	for i := range trains {
+		t := &trains[i]
+		if alone || t.Ahead || !isTransport(t.Data) {
+			in.sort(now, t)
+			continue
+		}
+		in.lane.put(*t, s.Keep(i, in.lane.spare(now)))
+	}
+	in.handOn(now)
+}
+
+// bulk hands on what waits, laneTurn bytes of it.
+func (in *intake) bulk(now time.Time) {
+	if in.lane.empty() {
+		return
+	}
+	in.out = in.out[:0]
+	in.wall = now.UnixNano()
+	for size := 0; size < laneTurn && !in.lane.empty(); {
+		t := in.lane.take()
+		size += len(t.Data)
+		in.relieve(now, &t)
+		in.sort(now, &t)
+	}
+	in.handOn(now)
+	in.lane.done()
 }
 
 // endReads makes a blocked read of the family's socket return once ctx is done. Its result undoes that: it is called
@@ -197,6 +242,9 @@ const (
 func isWireGuard(pkt []byte) bool {
 	return len(pkt) >= 32 && pkt[0] >= wgInitiation && pkt[0] <= wgTransport && pkt[1] == 0 && pkt[2] == 0 && pkt[3] == 0
 }
+
+// isTransport knows WireGuard's data by its type.
+func isTransport(pkt []byte) bool { return len(pkt) > 0 && pkt[0] == wgTransport }
 
 // isSTUN knows a STUN message by its magic cookie (RFC 8489 §5).
 func isSTUN(pkt []byte) bool {

@@ -49,17 +49,22 @@ func (c *Conn) writeOne(to netip.AddrPort, src udp.Source, pkt []byte) error {
 
 // Send sends WireGuard datagrams to the peer by its route. It never waits for a path: without one, they are dropped,
 // counted, and the peer is looked for.
-func (h *handle) Send(now time.Time, pkts [][]byte) {
+func (h *handle) Send(now time.Time, pkts [][]byte) { h.send(now, pkts, false) }
+
+// SendAhead is Send for datagrams that are taken before bulk on the other side.
+func (h *handle) SendAhead(now time.Time, pkts [][]byte) { h.send(now, pkts, true) }
+
+func (h *handle) send(now time.Time, pkts [][]byte, ahead bool) {
 	if r := h.route.Load(); r != nil {
-		h.sendBy(r, now, pkts)
+		h.sendBy(r, now, pkts, ahead)
 		return
 	}
-	h.sendAnew(now, pkts)
+	h.sendAnew(now, pkts, ahead)
 }
 
 // sendAnew sends by a handle without a route: that of a peer without a path, or of one that was forgotten. Who has the
 // key now may have another handle, with a path.
-func (h *handle) sendAnew(now time.Time, pkts [][]byte) {
+func (h *handle) sendAnew(now time.Time, pkts [][]byte, ahead bool) {
 	var heir *handle
 	var r *route
 	h.conn.doAt(now, func(core *core) {
@@ -75,19 +80,21 @@ func (h *handle) sendAnew(now time.Time, pkts [][]byte) {
 		h.conn.core.count.noRoute.Add(uint64(len(pkts)))
 		return
 	}
-	heir.sendBy(r, now, pkts)
+	heir.sendBy(r, now, pkts, ahead)
 }
 
 // sendBy sends by a route, and has its path verified when nothing vouched for it lately.
-func (h *handle) sendBy(r *route, now time.Time, pkts [][]byte) {
+func (h *handle) sendBy(r *route, now time.Time, pkts [][]byte, ahead bool) {
 	size := 0
 	for _, p := range pkts {
 		size += len(p)
 	}
 	h.tx.Add(uint64(size))
-	h.sendLeg(r.to, r.src, r.relay, pkts)
+	src, also := r.src, r.alsoSrc
+	src.Ahead, also.Ahead = ahead, ahead
+	h.sendLeg(r.to, src, r.relay, pkts)
 	if r.double && r.budget.Add(-int64(size)) > 0 {
-		h.sendLeg(r.also, r.alsoSrc, r.alsoRelay, pkts)
+		h.sendLeg(r.also, also, r.alsoRelay, pkts)
 	}
 	stamp := h.stamp(now)
 	h.use(stamp)

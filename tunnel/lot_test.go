@@ -109,6 +109,9 @@ type hooked struct {
 	before func(pkts [][]byte)
 }
 
+// SendAhead is Send: order is not what is tested with it.
+func (h *hooked) SendAhead(now time.Time, pkts [][]byte) { h.Send(now, pkts) }
+
 func (h *hooked) Send(now time.Time, pkts [][]byte) {
 	if h.before != nil {
 		h.before(pkts)

@@ -185,6 +185,7 @@ func put16(b []byte, v uint16) { b[0], b[1] = byte(v>>8), byte(v) }
 type nowhere struct{}
 
 func (nowhere) Send(time.Time, [][]byte)                       {}
+func (nowhere) SendAhead(time.Time, [][]byte)                  {}
 func (nowhere) SendAll(time.Time, []byte)                      {}
 func (nowhere) Authenticated(time.Time, *datagram.Source, int) {}
 

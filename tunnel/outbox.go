@@ -151,7 +151,11 @@ func (o *outbox) flush() {
 		case l == nil:
 			o.tap.counters.addN(outNoLink, uint64(len(g.pkts)))
 		default:
-			l.Send(o.now, g.pkts)
+			if g.ahead {
+				l.SendAhead(o.now, g.pkts)
+			} else {
+				l.Send(o.now, g.pkts)
+			}
 			g.peer.wg.Sent(o.at, g.size, g.data)
 		}
 		g.session.Release()

@@ -21,6 +21,8 @@ type Train struct {
 	From Source
 	// Arrived is when the host received it, in nanoseconds of Unix time; 0 where the system does not tell.
 	Arrived int64
+	// Ahead: the sender asked for these to be taken before others that wait (Peer.SendAhead).
+	Ahead bool
 }
 
 // Peer is a member as the socket knows it, whatever its paths are. Safe for concurrent use; no method blocks for longer
@@ -29,6 +31,9 @@ type Peer interface {
 	// Send sends datagrams by the best path. Without one they are dropped and counted. borrowed: pkts are only used
 	// during the call and not changed.
 	Send(now time.Time, pkts [][]byte)
+	// SendAhead is Send for datagrams that the other side may take before others that wait there. Those of one flow must
+	// not go both ways at a time, or they lose their order.
+	SendAhead(now time.Time, pkts [][]byte)
 	// SendAll sends one datagram by every path that might work: a handshake initiation.
 	SendAll(now time.Time, pkt []byte)
 	// Authenticated tells that datagrams of the peer came from a source, and that its session's key opened them:

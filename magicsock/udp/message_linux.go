@@ -14,9 +14,9 @@ type message struct {
 	n   uint32 // bytes moved, filled by the kernel
 }
 
-// controlBuffer takes the control messages of one message, aligned as the kernel wants them. Out: pktinfo (≤ 40)
-// and the segment size (24). In: pktinfo (≤ 40), segment size and overflow counter (24 each), time (32).
-type controlBuffer [16]uint64
+// controlBuffer takes the control messages of one message, aligned as the kernel wants them. Out: pktinfo (≤ 40),
+// mark and segment size (24 each). In: pktinfo (≤ 40), mark, segment size and overflow counter (24 each), time (32).
+type controlBuffer [20]uint64
 
 func (c *controlBuffer) bytes() []byte {
 	return unsafe.Slice((*byte)(unsafe.Pointer(c)), unsafe.Sizeof(*c))
@@ -43,6 +43,7 @@ type arrival struct {
 	segment  int // size of the datagrams in a train; 0 when it is one datagram
 	overflow uint32
 	dropped  bool  // overflow is valid
+	ahead    bool  // marked
 	at       int64 // when the host received it, Unix time in nanoseconds; 0 unknown
 }
 
@@ -68,6 +69,10 @@ func (a *arrival) add(level, kind int32, data []byte) {
 	case level == unix.IPPROTO_IPV6 && kind == unix.IPV6_PKTINFO && len(data) >= unix.SizeofInet6Pktinfo:
 		a.local = netip.AddrFrom16([16]byte(data[:16])).Unmap()
 		a.ifIndex = binary.NativeEndian.Uint32(data[16:])
+	case level == unix.IPPROTO_IP && kind == unix.IP_TOS && len(data) >= 1: // a byte
+		a.ahead = data[0]&aheadMask == aheadTOS
+	case level == unix.IPPROTO_IPV6 && kind == unix.IPV6_TCLASS && len(data) >= 4:
+		a.ahead = binary.NativeEndian.Uint32(data)&aheadMask == aheadTOS
 	case level == unix.SOL_UDP && kind == unix.UDP_GRO && len(data) >= 4:
 		a.segment = int(binary.NativeEndian.Uint32(data))
 	case level == unix.SOL_SOCKET && kind == unix.SO_RXQ_OVFL && len(data) >= 4:

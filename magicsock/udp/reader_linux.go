@@ -14,7 +14,6 @@ const (
 	// readMessages trains, 512 KiB, stay in a second-level cache beside what is made of them. With a deep queue that is
 	// a sixth faster than 16, single datagrams cost the same; with 4 they cost 8 % more.
 	readMessages = 8
-	readBuffer   = 1 << 16 // the largest train
 )
 
 // reader receives batches of trains and hands them out. Owned by the goroutine that reads.
@@ -23,11 +22,14 @@ type reader struct {
 	recv   func(fd uintptr) bool // made once: a closure a call would allocate
 	errno  unix.Errno
 
+	poll bool // do not wait
+
 	msgs    [readMessages]message
 	iovs    [readMessages]unix.Iovec
 	names   [readMessages]unix.RawSockaddrInet6
 	control [readMessages]controlBuffer
-	buffers []byte
+	buffers [readMessages][]byte
+	handed  [readMessages]int // which of them each train of the last read lies in
 
 	next, filled int    // messages handed out so far, received
 	train        []byte // the current one
@@ -36,6 +38,7 @@ type reader struct {
 	local        netip.Addr
 	ifIndex      int
 	arrived      int64 // Unix time in nanoseconds; 0 unknown
+	ahead        bool
 
 	lastName  unix.RawSockaddrInet6 // the kernel's form of from
 	lastZones *zoneTable            // that from's zone was read in; nil without one
@@ -44,10 +47,9 @@ type reader struct {
 }
 
 func newReader(s *Socket) *reader {
-	r := &reader{socket: s, buffers: make([]byte, readMessages*readBuffer)}
+	r := &reader{socket: s}
 	for i := range r.msgs {
-		r.iovs[i].Base = &r.buffers[i*readBuffer]
-		r.iovs[i].SetLen(readBuffer)
+		r.put(i, make([]byte, TrainSize))
 		h := &r.msgs[i].hdr
 		h.Name = (*byte)(pointer(&r.names[i]))
 		h.Iov = &r.iovs[i]
@@ -59,6 +61,13 @@ func newReader(s *Socket) *reader {
 	return r
 }
 
+// put has message i received into buf.
+func (r *reader) put(i int, buf []byte) {
+	r.buffers[i] = buf
+	r.iovs[i].Base = &buf[0]
+	r.iovs[i].SetLen(TrainSize)
+}
+
 // rearm restores the lengths that the kernel overwrote.
 func (r *reader) rearm(i int) {
 	h := &r.msgs[i].hdr
@@ -68,17 +77,20 @@ func (r *reader) rearm(i int) {
 }
 
 // readTrains hands out messages as they were received.
-func (r *reader) readTrains(trains []datagram.Train) (int, error) {
+func (r *reader) readTrains(trains []datagram.Train, poll bool) (int, error) {
 	if len(trains) == 0 {
 		return 0, nil
 	}
+	r.poll = poll
 	for {
 		n := 0
 		for n < len(trains) && r.advance() {
 			trains[n] = datagram.Train{
 				Data: r.train, Size: min(r.segment, len(r.train)),
 				From: datagram.Source{Addr: r.from, Local: r.local, IfIndex: r.ifIndex}, Arrived: r.arrived,
+				Ahead: r.ahead,
 			}
+			r.handed[n] = r.next - 1
 			n++
 		}
 		if n > 0 {
@@ -86,6 +98,9 @@ func (r *reader) readTrains(trains []datagram.Train) (int, error) {
 		}
 		if err := r.fill(); err != nil {
 			return 0, err
+		}
+		if r.filled == 0 {
+			return 0, nil // poll
 		}
 	}
 }
@@ -109,12 +124,12 @@ func (r *reader) advance() bool {
 			r.socket.rxEmpty.Add(1)
 			continue
 		}
-		r.train = r.buffers[i*readBuffer:][:m.n:m.n]
+		r.train = r.buffers[i][:m.n:m.n]
 		r.segment = a.segment
 		if r.segment <= 0 {
 			r.segment = len(r.train)
 		}
-		r.local, r.ifIndex, r.arrived = a.local, int(a.ifIndex), a.at
+		r.local, r.ifIndex, r.arrived, r.ahead = a.local, int(a.ifIndex), a.at, a.ahead
 		r.setFrom(&r.names[i])
 		return true
 	}
@@ -158,7 +173,8 @@ func (r *reader) receive(fd uintptr) bool {
 			r.filled, r.errno = n, 0
 			return true
 		case unix.EAGAIN:
-			return false
+			r.errno = 0
+			return r.poll
 		case unix.EINTR, unix.ECONNREFUSED, unix.ECONNRESET, unix.EHOSTUNREACH, unix.EHOSTDOWN, unix.ENETUNREACH,
 			unix.ENETDOWN, unix.ENETRESET, unix.EMSGSIZE, unix.EPROTO, unix.ENOPROTOOPT, unix.EACCES, unix.EPERM,
 			unix.EOPNOTSUPP, unix.ETIMEDOUT:

@@ -268,6 +268,14 @@ func (w *sender) putControl(c *controlBuffer, segment int) (at int) {
 			putSource4(data, w.src)
 		}
 	}
+	if w.src.Ahead {
+		level, kind := int32(unix.IPPROTO_IP), int32(unix.IP_TOS)
+		if w.socket.v6 {
+			level, kind = unix.IPPROTO_IPV6, unix.IPV6_TCLASS
+		}
+		at, data = appendControl(b, at, level, kind, 4)
+		binary.NativeEndian.PutUint32(data, aheadTOS)
+	}
 	if segment > 0 {
 		at, data = appendControl(b, at, unix.SOL_UDP, unix.UDP_SEGMENT, 2)
 		binary.NativeEndian.PutUint16(data, uint16(segment))

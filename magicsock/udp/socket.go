@@ -20,6 +20,9 @@ var ErrTooLarge = errors.New("udp: datagram larger than the link takes")
 // ErrFamily is returned by Write for an address of the other family.
 var ErrFamily = errors.New("udp: address of the other family")
 
+// TrainSize is the size in bytes of a buffer that holds any train.
+const TrainSize = 1 << 16
+
 const (
 	// socketBuffer is asked of the kernel for each direction: 7 MiB hold 50 ms at 1 Gbit/s.
 	socketBuffer = 7 << 20
@@ -31,7 +34,16 @@ const (
 type Source struct {
 	Addr    netip.Addr
 	IfIndex int
+	// Ahead marks what is sent (DSCP AF41, RFC 2597, as WireGuard marks its handshakes), so that a receiver may take it
+	// before what waits. On systems other than Linux it does nothing.
+	Ahead bool
 }
+
+// aheadTOS is the mark in the IPv4 TOS and the IPv6 traffic class; the two ECN bits are not part of it.
+const (
+	aheadTOS  = 0x88
+	aheadMask = 0xfc
+)
 
 // Config of a socket.
 type Config struct {

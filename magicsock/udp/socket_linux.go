@@ -62,7 +62,23 @@ func (s *Socket) control(mark uint32) func(string, string, syscall.RawConn) erro
 // arrival. Each is what the kernel put together (UDP_GRO) and lies in the socket's own memory. It is the caller's, to
 // change too, until the next call. What has no place in trains is returned by the next call. After Close it returns
 // net.ErrClosed, past the read deadline os.ErrDeadlineExceeded. One call at a time.
-func (s *Socket) ReadTrains(trains []datagram.Train) (int, error) { return s.reader.readTrains(trains) }
+func (s *Socket) ReadTrains(trains []datagram.Train) (int, error) {
+	return s.reader.readTrains(trains, false)
+}
+
+// PollTrains is ReadTrains that does not wait: it returns 0 and nil when there is nothing.
+func (s *Socket) PollTrains(trains []datagram.Train) (int, error) {
+	return s.reader.readTrains(trains, true)
+}
+
+// Keep leaves the caller the memory of train i of the last read for good, and returns all of it; fresh, of TrainSize
+// bytes, takes its place.
+func (s *Socket) Keep(i int, fresh []byte) (kept []byte) {
+	at := s.reader.handed[i]
+	kept = s.reader.buffers[at]
+	s.reader.put(at, fresh)
+	return kept
+}
 
 // Write sends pkts to one address. It takes at most 10 ms; what the send buffer does not take by then is dropped and
 // counted, without an error. A source the host no longer has is replaced by the kernel's choice. pkts are borrowed

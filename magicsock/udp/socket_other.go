@@ -80,7 +80,7 @@ func (s *Socket) ReadTrains(trains []datagram.Train) (int, error) {
 		return 0, nil
 	}
 	if s.whole == nil {
-		s.whole = make([]byte, 1<<16)
+		s.whole = make([]byte, TrainSize)
 	}
 	for {
 		n, oobn, flags, from, err := s.conn.ReadMsgUDPAddrPort(s.whole, s.oob)
@@ -102,6 +102,16 @@ func (s *Socket) ReadTrains(trains []datagram.Train) (int, error) {
 			return 1, nil
 		}
 	}
+}
+
+// PollTrains is ReadTrains that does not wait: here it never finds anything.
+func (s *Socket) PollTrains([]datagram.Train) (int, error) { return 0, nil }
+
+// Keep leaves the caller the memory of the last train for good, and returns it; fresh, of TrainSize bytes, takes its
+// place.
+func (s *Socket) Keep(_ int, fresh []byte) (kept []byte) {
+	kept, s.whole = s.whole, fresh
+	return kept
 }
 
 func (s *Socket) arrival(oob []byte) (local netip.Addr, ifIndex int) {
