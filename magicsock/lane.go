@@ -10,8 +10,8 @@ import (
 const (
 	// laneTrains is how many trains wait at most; the socket's own buffer has what comes beyond them.
 	laneTrains = 48
-	// laneTurn is how many bytes are handed on before the socket is looked at again: one full train, or as many small ones.
-	laneTurn = 60 << 10
+	// laneTurn is how many bytes are handed on before the socket is looked at again: two full trains, or as many small ones.
+	laneTurn = 120 << 10
 	// laneIdle is how long nothing comes before the memory of busy times is given back.
 	laneIdle = 10 * time.Second
 )

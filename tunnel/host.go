@@ -33,10 +33,12 @@ type hostWriter interface {
 }
 
 const (
-	// hostReads and hostBytes bound what is gathered before it is sent: a full train of small packets, or of one
-	// superpacket. More would only make the first wait for the last.
+	// hostReads and hostBytes bound what is gathered before it is sent: a full train of small packets. More would only
+	// make the first wait for the last. Of superpackets it is bulkBytes at a time: fewer, and every one wakes the other
+	// side; more, and what goes ahead of the next ones waits longer.
 	hostReads = 64
 	hostBytes = 60 << 10
+	bulkBytes = 120 << 10
 	// hostIdle is how long nothing comes before the memory of busy times is given back.
 	hostIdle = 10 * time.Second
 )
@@ -110,14 +112,16 @@ func (r *hostReader) sort(buf []byte) {
 	r.packet(buf, p, to, false)
 }
 
-// bulk sends the superpacket whose turn it is.
+// bulk sends the superpackets whose turn it is.
 func (r *hostReader) bulk() {
 	now := time.Now()
 	r.begin(now)
-	e := r.lane.take(now)
 	r.out.ahead = false
-	r.packet(e.buf, e.peer, e.to, r.lane.queue.Drop(now, now.Sub(e.at)))
-	r.lane.done(e)
+	for !r.lane.empty() && r.out.used < bulkBytes {
+		e := r.lane.take(now)
+		r.packet(e.buf, e.peer, e.to, r.lane.queue.Drop(now, now.Sub(e.at)))
+		r.lane.done(e)
+	}
 	r.out.flush()
 }
 

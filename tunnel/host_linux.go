@@ -56,7 +56,10 @@ func (h *linuxHost) run() {
 	}
 }
 
-func (h *linuxHost) close() error { return h.dev.Close() }
+func (h *linuxHost) close() error {
+	h.queue.Stop()
+	return h.dev.Close()
+}
 
 // joinWriter is an offload.Join that tells what it lost.
 type joinWriter struct {

@@ -4,8 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync/atomic"
 	"syscall"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -26,16 +26,24 @@ type Queue struct {
 	handle func(buf []byte) bool // of the ReadBatch that runs
 	poll   bool                  // it does not wait
 	err    error                 // of it
+
+	fds     [2]unix.PollFd
+	wake    *os.File // an eventfd, readable once stopped
+	stopped atomic.Bool
 }
 
 // NewQueue takes a TUN's file, opened with IFF_VNET_HDR and non-blocking, and turns on the offloads that the kernel has.
-// The file's read deadline is cleared.
 func NewQueue(f *os.File) (*Queue, error) {
 	conn, err := f.SyscallConn()
 	if err != nil {
 		return nil, fmt.Errorf("tun queue: %w", err)
 	}
-	q := &Queue{conn: conn, buf: make([]byte, MaxRead)}
+	wake, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err != nil {
+		return nil, fmt.Errorf("tun queue: %w", os.NewSyscallError("eventfd", err))
+	}
+	q := &Queue{conn: conn, buf: make([]byte, MaxRead), wake: os.NewFile(uintptr(wake), "eventfd")}
+	q.fds[1] = unix.PollFd{Fd: int32(wake), Events: unix.POLLIN}
 	q.read = q.readReady
 	var failed error
 	err = conn.Control(func(fd uintptr) {
@@ -46,10 +54,16 @@ func NewQueue(f *os.File) (*Queue, error) {
 	if err = errors.Join(err, failed); err != nil {
 		return nil, fmt.Errorf("tun queue: %w", err)
 	}
-	if err := f.SetReadDeadline(time.Time{}); err != nil { // ReadBatch could neither wait nor be woken
-		return nil, fmt.Errorf("tun queue: %w", err)
-	}
 	return q, nil
+}
+
+// Stop ends a ReadBatch that waits, and every later one, with os.ErrClosed. It comes before the file's Close, which waits
+// for ReadBatch.
+func (q *Queue) Stop() {
+	q.stopped.Store(true)
+	var one [8]byte
+	one[0] = 1
+	_, _ = q.wake.Write(one[:]) // fails only when it is readable already
 }
 
 // Offloads are the superpackets that the TUN takes and gives.
@@ -59,8 +73,12 @@ func (q *Queue) Offloads() Offloads { return q.offloads }
 // 256 KiB were made. Each read goes to handle at once, as it is: the virtio-net header and the packet, in a buffer
 // that is handle's until it returns. handle may use a Join, but must not read the file.
 //
-// It returns nil after a batch, os.ErrDeadlineExceeded when the file's read deadline has passed (which is how another
-// goroutine wakes it), os.ErrClosed after the file's Close, and otherwise an *os.SyscallError: the interface is gone.
+// It returns nil after a batch, os.ErrClosed after Stop or the file's Close, and otherwise an *os.SyscallError: the
+// interface is gone.
+//
+// It waits in a thread of its own, in poll(2). The runtime's poller would do with fewer threads; but with every core busy
+// the goroutine that becomes ready there first needs a thread to be woken for it, which takes the scheduler a millisecond
+// and more, and the socket's reader the same again.
 func (q *Queue) ReadBatch(handle func(buf []byte) bool) error { return q.batch(handle, false) }
 
 // PollBatch is ReadBatch that does not wait: with nothing to read it returns nil at once.
@@ -70,16 +88,29 @@ func (q *Queue) PollBatch(handle func(buf []byte) bool) error { return q.batch(h
 func (q *Queue) Keep(fresh []byte) { q.buf = fresh[:MaxRead] }
 
 func (q *Queue) batch(handle func(buf []byte) bool, poll bool) error {
+	if q.stopped.Load() {
+		return os.ErrClosed
+	}
 	q.handle, q.poll, q.err = handle, poll, nil
 	err := q.conn.Read(q.read)
 	q.handle = nil
 	if err == nil {
 		return q.err
 	}
-	return q.pollError(err)
+	return q.pollError()
 }
 
-// readReady reads one batch; false when there is nothing, so that the poller waits.
+// await blocks until there is something to read, or Stop; false: Stop.
+func (q *Queue) await(fd uintptr) bool {
+	q.fds[0] = unix.PollFd{Fd: int32(fd), Events: unix.POLLIN}
+	for {
+		if _, err := unix.Poll(q.fds[:], -1); err != unix.EINTR {
+			return !q.stopped.Load()
+		}
+	}
+}
+
+// readReady reads one batch. It never leaves the waiting to the runtime's poller, for which it would return false.
 func (q *Queue) readReady(fd uintptr) bool {
 	for reads, size := 0, 0; reads < batchReads && size < batchBytes; {
 		n, err := unix.Read(int(fd), q.buf)
@@ -87,7 +118,14 @@ func (q *Queue) readReady(fd uintptr) bool {
 		case err == unix.EINTR:
 			continue
 		case err == unix.EAGAIN:
-			return reads > 0 || q.poll
+			if reads > 0 || q.poll {
+				return true
+			}
+			if !q.await(fd) {
+				q.err = os.ErrClosed
+				return true
+			}
+			continue
 		case err != nil:
 			q.err = os.NewSyscallError("read", err)
 			return true
@@ -101,13 +139,10 @@ func (q *Queue) readReady(fd uintptr) bool {
 	return true
 }
 
-// pollError says why the poller gave up: the deadline, Close, or an error condition, which a TUN has only after it was
+// pollError says why the runtime's poller refused: Close, or an error condition, which a TUN has only after it was
 // deleted and which may come before the next read would tell.
-func (q *Queue) pollError(err error) error {
-	switch {
-	case errors.Is(err, os.ErrDeadlineExceeded):
-		return os.ErrDeadlineExceeded
-	case q.conn.Control(func(uintptr) {}) != nil:
+func (q *Queue) pollError() error {
+	if q.conn.Control(func(uintptr) {}) != nil {
 		return os.ErrClosed
 	}
 	return os.NewSyscallError("poll", unix.EBADFD)
