@@ -53,6 +53,7 @@ type hostReader struct {
 	split   offload.Split
 	answers icmpWriter
 	lane    lane
+	judged  verdict
 	single  []byte // one packet of a superpacket, when it does not go into the arena
 	reads   int
 	last    time.Time // something was read then
@@ -99,7 +100,7 @@ func (r *hostReader) begin(now time.Time) {
 
 func (r *hostReader) sort(buf []byte) {
 	pkt, super := offload.Header(buf), offload.Super(buf)
-	p, to := r.tap.fromOS(&r.answers, pkt, !super)
+	p, to := r.judge(pkt, super)
 	if to == outDropped {
 		return
 	}
@@ -110,6 +111,20 @@ func (r *hostReader) sort(buf []byte) {
 	}
 	r.out.ahead = flow.calm(r.out.now)
 	r.packet(buf, p, to, false)
+}
+
+// judge is tap.fromOS, which the packets of a flow need once.
+func (r *hostReader) judge(pkt []byte, super bool) (*peer, outbound) {
+	s, t := r.tap.self.Load(), r.tap.table.Load()
+	both, _ := ends(pkt)
+	if r.judged.holds(s, t, both) && (super || len(pkt) <= r.tap.mtu) {
+		return r.judged.peer, outMember
+	}
+	p, to := r.tap.fromOS(&r.answers, pkt, !super)
+	if to == outMember {
+		r.judged.remember(s, t, p, both)
+	}
+	return p, to
 }
 
 // bulk sends the superpackets whose turn it is.

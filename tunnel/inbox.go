@@ -20,6 +20,7 @@ type inbox struct {
 	door     *door
 	out      hostWriter // nil in userspace mode
 	stack    stackJoin
+	judged   verdict // its packets go to the OS TUN
 
 	now   time.Time
 	at    int64
@@ -147,9 +148,15 @@ const decisionPoll = 20 * time.Microsecond
 
 // packet hands on one packet of p's.
 func (in *inbox) packet(p *peer, padded []byte) {
+	both, size := ends(padded)
+	if in.judged.holds(in.self, in.table, both) && in.judged.peer == p {
+		in.out.add(padded[:size])
+		return
+	}
 	pkt, to := in.tap.fromMember(in.self, in.table, p, padded)
 	switch to {
 	case inTUN:
+		in.judged.remember(in.self, in.table, p, both)
 		in.out.add(pkt)
 	case inStack:
 		in.stack.add(in.tap, pkt)

@@ -40,7 +40,7 @@
 //	func SetOffloads(fd int) (Offloads, error)
 //
 // Who owns what: a Split and a Join belong to one goroutine each, and so does a Queue's ReadBatch. The Joins of a Queue
-// may run at the same time. The file stays the caller's: its deadlines wake ReadBatch, its Close ends both directions.
+// may run at the same time. The file stays the caller's: Stop ends ReadBatch, then Close both directions.
 //
 // Read first: header.go, split.go, then join.go, join_segment.go, queue_linux.go.
 package offload
