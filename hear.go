@@ -64,7 +64,6 @@ func (n *Node) onSocket(e magicsock.Event) {
 		n.observed(e.Peer, e.Observed, peer.HasRole(netmap.RoleAdmin))
 	case magicsock.EventClock:
 		n.mesh.Sample(e.Peer, e.Clock)
-		n.conn.SetSkew(n.mesh.Skew())
 	case magicsock.EventPathChanged:
 		n.log.Debug("path", "peer", e.Peer, "endpoint", e.Path.Addr, "kind", e.Path.Kind, "reason", e.Reason)
 		n.publish(EventPathChanged, peer, map[string]any{
@@ -116,6 +115,8 @@ func (n *Node) onMesh(e control.Event) {
 		}
 		n.conn.Found(e.Peer, e.Observed, time.Duration(e.Skew))
 		n.conn.Contact(e.Peer)
+	case control.EventSkew:
+		n.conn.SetSkew(time.Duration(e.Skew))
 	case control.EventIdentityCloned:
 		n.log.Error("another running node has this node's key")
 		n.publish(EventIdentityCloned, nil, nil)

@@ -33,11 +33,18 @@ type bookEntry struct {
 
 	backoff time.Duration
 	next    time.Time // no dial before
+	place   int       // in the book's queue, from 1; 0: not in it
+}
+
+// blank reports whether there is nothing worth a line on disk.
+func (e *bookEntry) blank() bool {
+	return len(e.Good) == 0 && e.Attempts == 0 && e.Failed == 0 && e.LastSuccess == 0 && !e.Persistent
 }
 
 // book is the address book. It is pure; Mesh guards it.
 type book struct {
 	entries map[identity.PeerID]*bookEntry
+	queue   dialQueue // who is to be dialled
 	changed bool
 }
 
@@ -52,9 +59,25 @@ func (b *book) entry(id identity.PeerID) *bookEntry {
 	return e
 }
 
-// mayDial reports whether a node's backoff is over.
-func (b *book) mayDial(now time.Time, id identity.PeerID) bool {
-	return !now.Before(b.entry(id).next)
+// want lines a node up for its next dial, once.
+func (b *book) want(id identity.PeerID) { b.queue.add(b.entry(id)) }
+
+// take takes the node that waits longest out of the line, if its backoff is over: who was never tried, or was just
+// heard of, has waited for ever.
+func (b *book) take(now time.Time) (id identity.PeerID, ok bool) {
+	next, any := b.nextDial()
+	if !any || now.Before(next) {
+		return id, false
+	}
+	return b.queue.take().Node, true
+}
+
+// nextDial is when the first in the line may be dialled; the zero time: at once. It is false for an empty line.
+func (b *book) nextDial() (time.Time, bool) {
+	if len(b.queue) == 0 {
+		return time.Time{}, false
+	}
+	return b.queue[0].next, true
 }
 
 // dialed notes how a dial went. After a failure the wait grows by half each time, up to a minute, with a jitter of a
@@ -63,6 +86,7 @@ func (b *book) dialed(now time.Time, id identity.PeerID, ok bool, jitter float64
 	e := b.entry(id)
 	e.Attempts++
 	b.changed = true
+	defer b.queue.moved(e)
 	if ok {
 		e.Failed, e.backoff, e.next, e.LastSuccess = 0, 0, time.Time{}, unixSeconds(now)
 		return
@@ -80,22 +104,27 @@ func (b *book) dialed(now time.Time, id identity.PeerID, ok bool, jitter float64
 func (b *book) nudge(id identity.PeerID) {
 	e := b.entry(id)
 	e.backoff, e.next = 0, time.Time{}
+	b.queue.moved(e)
 }
 
-// worked notes an endpoint that answered. The one used last comes first.
-func (b *book) worked(now time.Time, id identity.PeerID, addr netip.AddrPort) {
+// worked notes an endpoint that answered. The one used last comes first. It reports whether there are others than before
+// now; their order does not matter.
+func (b *book) worked(now time.Time, id identity.PeerID, addr netip.AddrPort) bool {
 	if addr.Addr().Zone() != "" || addr.Addr().IsLoopback() {
-		return // means something else on another link or host
+		return false // means something else on another link or host
 	}
 	e := b.entry(id)
 	raw := encodeEndpoint(addr)
 	if len(e.Good) > 0 && slices.Equal(e.Good[0].Addr, raw) && unixSeconds(now) < e.Good[0].Last+goodRefresh {
-		return // nothing worth a write
+		return false // nothing worth a write
 	}
+	known := len(e.Good)
 	e.Good = slices.DeleteFunc(e.Good, func(g good) bool { return slices.Equal(g.Addr, raw) })
+	fresh := len(e.Good) == known
 	e.Good = slices.Insert(e.Good, 0, good{raw, unixSeconds(now)})
 	e.Good = e.Good[:min(len(e.Good), maxGood)]
 	b.changed = true
+	return fresh
 }
 
 // addrs are the endpoints that once answered, the last one first.
@@ -115,7 +144,8 @@ func (b *book) addrs(id identity.PeerID) []netip.AddrPort {
 
 // forget drops a node that is no member any more.
 func (b *book) forget(id identity.PeerID) {
-	if b.entries[id] != nil {
+	if e := b.entries[id]; e != nil {
+		b.queue.remove(e)
 		delete(b.entries, id)
 		b.changed = true
 	}
@@ -127,9 +157,17 @@ type bookFile struct {
 }
 
 func (b *book) file() *bookFile {
-	f := new(bookFile)
+	known := 0
 	for _, e := range b.entries {
-		f.Entries = append(f.Entries, *e)
+		if !e.blank() {
+			known++
+		}
+	}
+	f := &bookFile{Entries: make([]bookEntry, 0, known)}
+	for _, e := range b.entries {
+		if !e.blank() {
+			f.Entries = append(f.Entries, *e)
+		}
 	}
 	slices.SortFunc(f.Entries, func(x, y bookEntry) int { return x.Node.Compare(y.Node) })
 	return f

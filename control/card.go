@@ -35,7 +35,6 @@ type Card struct {
 	Disco      identity.DiscoKey `cbor:"7,keyasint"`
 	Generation uint32            `cbor:"8,keyasint"`
 	signed     []byte
-	opened     ledger.Signed // the same, taken apart, of one that came
 }
 
 // Reach is where a node may be found. It changes often. Immutable once signed.
@@ -46,7 +45,6 @@ type Reach struct {
 	Host      [8]byte         `cbor:"3,keyasint"`           // the same for nodes of one host
 	Port      uint16          `cbor:"4,keyasint"`           // its socket's
 	signed    []byte
-	opened    ledger.Signed // the same, taken apart, of one that came
 }
 
 func (c *Card) sign(id *identity.Identity, network identity.NetworkID) *Card {
@@ -64,11 +62,10 @@ func parseCard(raw []byte, network identity.NetworkID) (*Card, error) {
 	return c, c.verify(network)
 }
 
-// decodeCard reads a card that nobody has vouched for yet.
+// decodeCard reads a card that nobody has vouched for yet. It keeps raw, which must not be changed any more.
 func decodeCard(raw []byte) (*Card, error) {
 	c := new(Card)
-	var err error
-	if c.opened, err = openSigned(raw, maxCard, c); err != nil {
+	if err := openSigned(raw, maxCard, c); err != nil {
 		return nil, ErrCard
 	}
 	if len(c.Name) > maxText || len(c.Version) > maxText || len(c.Roles) > 8 || c.Seq > 1<<53 {
@@ -84,7 +81,11 @@ func decodeCard(raw []byte) (*Card, error) {
 }
 
 func (c *Card) verify(network identity.NetworkID) error {
-	return identity.Verify(c.Node, identity.PurposeCard, network, c.opened.Body, c.opened.Sig)
+	s, err := ledger.ParseSigned(c.signed)
+	if err != nil {
+		return err
+	}
+	return identity.Verify(c.Node, identity.PurposeCard, network, s.Body, s.Sig)
 }
 
 func (r *Reach) sign(id *identity.Identity, network identity.NetworkID) *Reach {
@@ -102,11 +103,10 @@ func parseReach(raw []byte, network identity.NetworkID) (*Reach, error) {
 	return r, r.verify(network)
 }
 
-// decodeReach reads a reach that nobody has vouched for yet.
+// decodeReach reads a reach that nobody has vouched for yet. It keeps raw, which must not be changed any more.
 func decodeReach(raw []byte) (*Reach, error) {
 	r := new(Reach)
-	var err error
-	if r.opened, err = openSigned(raw, maxReach, r); err != nil || len(r.Endpoints) > maxEndpoints || r.Seq > 1<<53 {
+	if err := openSigned(raw, maxReach, r); err != nil || len(r.Endpoints) > maxEndpoints || r.Seq > 1<<53 {
 		return nil, ErrReach
 	}
 	for _, e := range r.Endpoints {
@@ -119,26 +119,30 @@ func decodeReach(raw []byte) (*Reach, error) {
 }
 
 func (r *Reach) verify(network identity.NetworkID) error {
-	return identity.Verify(r.Node, identity.PurposeReach, network, r.opened.Body, r.opened.Sig)
+	s, err := ledger.ParseSigned(r.signed)
+	if err != nil {
+		return err
+	}
+	return identity.Verify(r.Node, identity.PurposeReach, network, s.Body, s.Sig)
 }
 
 // openSigned parses a signed CBOR value into v. The caller verifies the signature. What a newer version added is
 // passed on and ignored.
-func openSigned(raw []byte, limit int, v any) (ledger.Signed, error) {
+func openSigned(raw []byte, limit int, v any) error {
 	if len(raw) > limit+128 {
-		return ledger.Signed{}, ErrCard
+		return ErrCard
 	}
 	s, err := ledger.ParseSigned(raw)
 	if err != nil {
-		return s, err
+		return err
 	}
 	if len(s.Body) > limit {
-		return s, ErrCard
+		return ErrCard
 	}
 	if err := dcbor.Unmarshal(s.Body, v); err != nil && !errors.Is(err, dcbor.ErrUnknownCritical) {
-		return s, err
+		return err
 	}
-	return s, nil
+	return nil
 }
 
 func encodeEndpoint(a netip.AddrPort) []byte {

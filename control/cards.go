@@ -25,6 +25,8 @@ func (m *Mesh) makeCard(last *Card) fact {
 	}
 	m.myCard = c.sign(m.self, m.network.ID)
 	m.cards[c.Node] = m.myCard
+	m.renamed = m.renamed || last == nil || last.Name != c.Name
+	m.touch(c.Node, time.Now())
 	m.digestStale = true
 	return cardFact(m.myCard)
 }
@@ -84,6 +86,8 @@ func (m *Mesh) mergeCard(u *update, raw []byte) error {
 	case !m.tooFarAhead(c.Seq) && m.mayChange(c.Node):
 		u.seen(f)
 		m.cards[c.Node] = c
+		m.renamed = m.renamed || old == nil || old.Name != c.Name
+		m.touch(c.Node, time.Now())
 		u.facts = append(u.facts, f)
 	}
 	return nil
@@ -114,6 +118,7 @@ func (m *Mesh) mergeReach(u *update, raw []byte) error {
 	case !m.tooFarAhead(r.Seq) && m.mayChange(r.Node):
 		u.seen(f)
 		m.reaches[r.Node] = r
+		m.touch(r.Node, time.Now())
 		u.facts = append(u.facts, f)
 	}
 	return nil

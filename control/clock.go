@@ -22,7 +22,13 @@ type meshClock struct {
 	guess   bool          // base is only the floor: any member knows better
 	samples map[identity.PeerID]clockSample
 	floor   time.Time // the newest admin statement
+
+	last  time.Duration // what skew said at asked, valid for a moment; see skewFor
+	asked time.Time
 }
+
+// skewFor is how long an answer of skew holds while nothing is heard: every fact that comes asks for the time.
+const skewFor = time.Second
 
 type clockSample struct {
 	ahead time.Duration
@@ -37,6 +43,7 @@ func newClock(base time.Duration) *meshClock {
 // sample takes one member's clock, measured at now.
 func (c *meshClock) sample(now time.Time, id identity.PeerID, ahead time.Duration, admin bool) {
 	c.samples[id] = clockSample{ahead, now, admin}
+	c.asked = time.Time{}
 }
 
 // raise notes the time of an admin's statement: it cannot be later than now, unless that clock was wrong, which the
@@ -46,13 +53,20 @@ func (c *meshClock) raise(now, t time.Time) {
 		return
 	}
 	if t.After(c.floor) {
-		c.floor = t
+		c.floor, c.asked = t, time.Time{}
 	}
 }
 
 // skew is how much to add to the host's clock: the median of all clocks, our own among them. A median that is more
 // than ten minutes off is followed only if our own clock cannot be right, or an admin and two others agree on it.
 func (c *meshClock) skew(now time.Time) time.Duration {
+	if since := now.Sub(c.asked); c.asked.IsZero() || since < 0 || since >= skewFor {
+		c.last, c.asked = c.measure(now), now
+	}
+	return c.last
+}
+
+func (c *meshClock) measure(now time.Time) time.Duration {
 	own := c.base
 	var all []clockSample
 	for id, s := range c.samples {

@@ -13,10 +13,12 @@
 //	                           └─▶ Run: save, publish ─▶ netmap.Map, events
 //
 // Mesh.mu guards everything that is known. A session has a reader and a writer goroutine; neither holds mu while it
-// reads, writes or waits. Run owns what goes out to the node. Enter is the way in for somebody who is no member yet.
+// reads, writes or waits. Run owns what goes out to the node; it sleeps until the next deadline (rest) or until it is
+// woken (poke). What the packet side tells it leaves in the ear, and so never waits for mu. Enter is the way in for
+// somebody who is no member yet.
 //
 // A Hello carries `me` (card and reach), `you` (where we see the other) and a digest; then both sides send only what the
 // other lacks, push what is new at once, and compare digests from time to time (session.go, sync.go).
 //
-// Read first: mesh.go, run.go, handshake.go, session.go, sync.go; then rendezvous.go and enter.go.
+// Read first: mesh.go, run.go, draw.go, handshake.go, session.go, sync.go; then rendezvous.go and enter.go.
 package control

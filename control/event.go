@@ -29,6 +29,8 @@ const (
 	EventRevoked
 	// EventFound: a member answered an Intro at Observed; Skew is how far its clock is ahead, in nanoseconds.
 	EventFound
+	// EventSkew: the mesh's clock is Skew nanoseconds ahead of the host's now, at least a second off from before.
+	EventSkew
 )
 
 // Event is something that the node should know.

@@ -88,7 +88,11 @@ func TestBookBackoff(t *testing.T) {
 	for i, ms := range want {
 		b.dialed(now, id, false, 0)
 		wait := ms * time.Millisecond
-		if b.mayDial(now.Add(wait-2*time.Millisecond), id) || !b.mayDial(now.Add(wait+2*time.Millisecond), id) {
+		b.want(id)
+		if _, early := b.take(now.Add(wait - 2*time.Millisecond)); early {
+			t.Fatalf("after %d failures: dialled before %v", i+1, wait)
+		}
+		if got, due := b.take(now.Add(wait + 2*time.Millisecond)); !due || got != id {
 			t.Fatalf("after %d failures: next dial in %v, want %v", i+1, b.entry(id).next.Sub(now), wait)
 		}
 	}
@@ -99,7 +103,8 @@ func TestBookBackoff(t *testing.T) {
 		t.Fatalf("after 1000 failures with jitter: %v", wait)
 	}
 	b.dialed(now, id, true, 0)
-	if e := b.entry(id); !b.mayDial(now, id) || e.Failed != 0 || e.LastSuccess != 1000 {
+	b.want(id)
+	if e := b.entry(id); e.place == 0 || e.next.After(now) || e.Failed != 0 || e.LastSuccess != 1000 {
 		t.Fatalf("after a success: %+v", e)
 	}
 }

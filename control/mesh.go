@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -74,8 +75,12 @@ type Mesh struct {
 	view          atomic.Pointer[join.View]
 	current       atomic.Pointer[netmap.Map]
 	counts        sessionCounters
+	ear           ear          // what the packet side told
+	skew          atomic.Int64 // nanoseconds, as last computed
 
-	saving sync.Mutex // serialises writes to the store; taken before mu, never within
+	saving  sync.Mutex // serialises writes to the store; taken before mu, never within
+	drawing sync.Mutex // serialises the making of maps; taken before mu, never within
+	drawn   drawn      // guarded by drawing
 
 	mu          sync.Mutex
 	ledger      *ledger.Ledger                // this and all below guarded by mu
@@ -94,9 +99,8 @@ type Mesh struct {
 	unsaved     []fact                        // cards and reaches
 	digestCache identity.Hash                 //
 	digestStale bool                          //
-	floors      map[identity.WGKey]floor      // PSKs by peer key
 	asked       map[identity.PeerID]time.Time // members that got an Intro of ours
-	names       map[identity.PeerID]string    // last published
+	former      map[identity.PeerID]string    // what the revoked were called last
 	events      []Event                       // for Run to tell
 	ownForeign  int                           // how often our card came back above ours with a foreign boot id
 	lastOwnCard time.Time
@@ -107,9 +111,12 @@ type Mesh struct {
 	upPeers     map[identity.PeerID]bool // EventSessionUp was told
 	revoked     map[identity.PeerID]bool // told
 	overused    map[identity.Hash]bool   // told
+	skewTold    time.Duration
+	touched     map[identity.PeerID]struct{} // whose card, reach or good endpoints the map does not have yet
+	drawAt      time.Time                    // when it is to have them; zero: nothing was touched
+	renamed     bool                         // somebody wants another name
+	namesDue    time.Time                    // when a name is free again, mesh time; zero: none is held
 }
-
-type floor struct{ k, psk identity.Secret }
 
 type provisional struct {
 	Provisional
@@ -143,8 +150,8 @@ func New(cfg Config) (*Mesh, error) {
 		cards: make(map[identity.PeerID]*Card), reaches: make(map[identity.PeerID]*Reach),
 		book: cfg.Store.book, clock: newClock(time.Duration(cfg.Store.network.Skew) * time.Millisecond),
 		sessions: make(map[identity.PeerID]*session), dialing: make(map[identity.PeerID]bool),
-		provisional: make(map[netip.Addr]provisional), floors: make(map[identity.WGKey]floor),
-		asked: make(map[identity.PeerID]time.Time), names: make(map[identity.PeerID]string),
+		provisional: make(map[netip.Addr]provisional), touched: make(map[identity.PeerID]struct{}),
+		asked: make(map[identity.PeerID]time.Time), former: make(map[identity.PeerID]string),
 		changes: make(map[identity.PeerID]*bucket.Bucket), upPeers: make(map[identity.PeerID]bool),
 		revoked: make(map[identity.PeerID]bool), overused: make(map[identity.Hash]bool),
 		introductions: make(chan []netip.AddrPort, 16),
@@ -156,15 +163,20 @@ func New(cfg Config) (*Mesh, error) {
 	return m, nil
 }
 
+// manyFacts is from when on what reading them leaves behind is given back to the system at once: as much again as is
+// kept, which would else stay with the process until the heap grows into it.
+const manyFacts = 10_000
+
 // load takes what the store remembers, and makes our card.
 func (m *Mesh) load() error {
+	many := len(m.store.facts) >= manyFacts
 	for _, f := range m.store.facts {
 		m.loadFact(f)
 	}
 	m.store.facts = nil
 	m.statements, m.records = m.ledger.Len()
 	m.raiseFloor(0)
-	if err := m.store.compact(m.cardFacts()); err != nil {
+	if err := m.compact(); err != nil {
 		return err
 	}
 	last := m.cards[m.self.ID()]
@@ -173,6 +185,9 @@ func (m *Mesh) load() error {
 		return err
 	}
 	m.rebuild()
+	if many {
+		debug.FreeOSMemory()
+	}
 	return nil
 }
 
@@ -339,41 +354,6 @@ func (m *Mesh) pushTo(s, from *session, fresh []fact) []frame {
 		}
 	}
 	return m.factFrames(s, lacking)
-}
-
-// flush writes what is unsaved, with one sync per file. Called without mu.
-func (m *Mesh) flush() error {
-	m.saving.Lock()
-	defer m.saving.Unlock()
-	m.mu.Lock()
-	if len(m.unsaved) == 0 {
-		m.saveErr = nil
-		m.mu.Unlock()
-		return nil
-	}
-	unsaved, newest := m.unsaved, m.cardFacts()
-	m.unsaved = nil
-	m.mu.Unlock()
-	var statements, cards []fact
-	for _, f := range unsaved {
-		if f.kind == factCard || f.kind == factReach {
-			cards = append(cards, f)
-		} else {
-			statements = append(statements, f)
-		}
-	}
-	err := m.store.appendTo(m.store.ledger, statements)
-	if err == nil {
-		statements = nil
-		if err = m.store.appendTo(m.store.peers, cards); err == nil {
-			cards, err = nil, m.store.compact(newest)
-		}
-	}
-	m.mu.Lock()
-	m.saveErr = err
-	m.unsaved = slices.Concat(statements, cards, m.unsaved)
-	m.mu.Unlock()
-	return err
 }
 
 // poke wakes Run.

@@ -153,6 +153,7 @@ func (m *Mesh) addProvisional(p Provisional) {
 	now := time.Now()
 	m.provisional[p.Control] = provisional{p, now.Add(provisionalFor), now.Add(settleFor)}
 	m.mu.Unlock()
+	m.poke() // Run takes it down in time
 	m.cfg.Provisional(p)
 }
 

@@ -11,17 +11,15 @@ import (
 
 	"github.com/meshnet/meshnet/control/wire"
 	"github.com/meshnet/meshnet/identity"
-	"github.com/meshnet/meshnet/netmap"
 )
 
 const (
 	maxSessions = 64
-	maxDials    = 10
-	dialFor     = 5 * time.Second
-	flushEvery  = 500 * time.Millisecond
-	bookEvery   = 30 * time.Second
-	tick        = time.Second
 	keepAfter   = time.Minute // a new admission is kept by then
+	maxRest     = time.Hour   // Run looks about at least so often
+	// maxForesight is how long a moment in the mesh's time is trusted to stay where it is in the host's: either clock may
+	// be set meanwhile.
+	maxForesight = time.Minute
 )
 
 // Run keeps sessions with the members, accepts theirs, lets joiners in and saves, until ctx is done. Then it says
@@ -34,11 +32,14 @@ func (m *Mesh) Run(ctx context.Context) error {
 	wg.Go(func() { m.serve(ctx, sessions, &wg) })
 	wg.Go(func() { m.answer(ctx) })
 	wg.Go(func() { m.save(ctx) })
-	ticker := time.NewTicker(tick)
-	defer ticker.Stop()
-	m.publish()
+	timer := time.NewTimer(maxRest)
+	defer timer.Stop()
 	for {
+		m.hear()
+		m.housekeep()
+		m.publish()
 		m.dialDue(sessions, &wg)
+		timer.Reset(m.rest())
 		select {
 		case <-ctx.Done():
 			m.endSessions(reasonGoodbye)
@@ -46,11 +47,40 @@ func (m *Mesh) Run(ctx context.Context) error {
 			wg.Wait()
 			return errors.Join(m.flush(), m.saveBook())
 		case <-m.dirty:
-		case <-ticker.C:
-			m.housekeep()
+		case <-timer.C:
 		}
-		m.publish()
 	}
+}
+
+// rest is how long Run has nothing to do, unless it is woken.
+func (m *Mesh) rest() time.Duration {
+	now := time.Now()
+	next := now.Add(maxRest)
+	sooner := func(t time.Time) {
+		if t.Before(next) {
+			next = t
+		}
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, p := range m.provisional {
+		sooner(p.until)
+	}
+	for _, t := range [...]time.Time{m.keepAt, m.drawAt} {
+		if !t.IsZero() {
+			sooner(t)
+		}
+	}
+	if t, any := m.book.nextDial(); any && m.dialRoom() > 0 {
+		sooner(t)
+	}
+	mesh := m.now()
+	for _, t := range [...]time.Time{m.ledger.State(mesh).NextDue, m.namesDue} {
+		if !t.IsZero() {
+			sooner(now.Add(min(t.Sub(mesh), maxForesight)))
+		}
+	}
+	return next.Sub(now)
 }
 
 // serve accepts control streams.
@@ -129,87 +159,6 @@ func (m *Mesh) ended(s *session, err error) {
 		m.counts.SessionErrors.Add(1)
 		m.log.Debug("control session ended", "peer", s.peer, "err", err)
 	}
-}
-
-// dialDue dials the members without a session whose backoff is over.
-func (m *Mesh) dialDue(ctx context.Context, wg *sync.WaitGroup) {
-	current := m.current.Load()
-	if current == nil || ctx.Err() != nil {
-		return
-	}
-	now := time.Now()
-	m.mu.Lock()
-	var due []netmap.Peer
-	for i := range current.Peers {
-		id := current.Peers[i].ID
-		if m.sessions[id] == nil && !m.dialing[id] && m.book.mayDial(now, id) {
-			due = append(due, current.Peers[i])
-		}
-	}
-	// Who waits longest is next; who was never tried, or was just heard of, has waited for ever.
-	slices.SortStableFunc(due, func(a, b netmap.Peer) int { return m.book.entry(a.ID).next.Compare(m.book.entry(b.ID).next) })
-	room := min(maxDials-len(m.dialing), maxSessions-len(m.sessions)-len(m.dialing))
-	due = due[:max(0, min(len(due), room))]
-	for _, p := range due {
-		m.dialing[p.ID] = true
-	}
-	m.mu.Unlock()
-	for _, p := range due {
-		wg.Go(func() { m.dial(ctx, p) })
-	}
-}
-
-// dial opens a session with a member and stays with it until it ends.
-func (m *Mesh) dial(ctx context.Context, p netmap.Peer) {
-	s, err := m.dialSession(ctx, p)
-	m.mu.Lock()
-	established := s != nil && s.done
-	if !established {
-		delete(m.dialing, p.ID) // else it was when the session was established
-	}
-	if m.sessions[p.ID] == nil && ctx.Err() == nil {
-		m.book.dialed(time.Now(), p.ID, false, m.rng.Float64())
-	}
-	duplicate := closedFor(err, reasonDuplicate)
-	if failed := !established && !duplicate && ctx.Err() == nil; failed {
-		m.events = append(m.events, Event{Type: EventDialFailed, Peer: p.ID, Reason: reasonOf(err)})
-	}
-	m.mu.Unlock()
-	if s == nil && ctx.Err() == nil {
-		m.introduce(p.ID, p.Endpoints)
-	}
-	m.poke()
-}
-
-// dialSession is nil when no control stream came about.
-func (m *Mesh) dialSession(ctx context.Context, p netmap.Peer) (*session, error) {
-	dialCtx, cancel := context.WithTimeout(ctx, dialFor)
-	c, err := m.cfg.Dial(dialCtx, netip.AddrPortFrom(p.Control, Port))
-	cancel()
-	if err != nil {
-		return nil, err
-	}
-	defer c.Close()
-	conn := wire.New(c, startFor, writeFor)
-	stop := context.AfterFunc(ctx, conn.Abort)
-	defer stop()
-	if err := conn.WritePreface(wire.KindSession); err != nil {
-		return nil, err
-	}
-	if _, err := conn.ReadPreface(); err != nil {
-		return nil, err
-	}
-	s := newSession(p.ID, dialer, conn)
-	err = m.run(ctx, s)
-	m.ended(s, err)
-	return s, err
-}
-
-func reasonOf(err error) string {
-	if err == nil {
-		return ""
-	}
-	return err.Error()
 }
 
 // enter decides whether a stream becomes the session with its peer: one node, one session. Of two that are opened at
@@ -302,6 +251,7 @@ func (m *Mesh) leave(s *session, err error) {
 	if m.sessions[s.peer] == s {
 		delete(m.sessions, s.peer)
 	}
+	m.lineUp(s.peer)
 	if m.sessions[s.peer] == nil && m.upPeers[s.peer] {
 		delete(m.upPeers, s.peer)
 		m.events = append(m.events, Event{
@@ -330,65 +280,12 @@ func faultOf(err error) string {
 	return ""
 }
 
-// save writes from time to time what changed.
-func (m *Mesh) save(ctx context.Context) {
-	facts := time.NewTicker(flushEvery)
-	defer facts.Stop()
-	book := time.NewTicker(bookEvery)
-	defer book.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-facts.C:
-			if err := m.flush(); err != nil {
-				m.log.Debug("save", "err", err) // health tells people
-			}
-		case <-book.C:
-			if err := m.saveBook(); err != nil {
-				m.log.Debug("save", "err", err)
-			}
-		}
-	}
-}
-
-func (m *Mesh) saveBook() error {
-	m.saving.Lock()
-	defer m.saving.Unlock()
-	m.mu.Lock()
-	skew := int64(m.clock.skew(time.Now()) / time.Millisecond)
-	moved := (skew-m.store.network.Skew) > 60_000 || (skew-m.store.network.Skew) < -60_000
-	before := m.store.network.Skew
-	m.store.network.Skew = skew
-	changed := m.book.changed
-	m.book.changed = false
-	file := m.book.file()
-	m.mu.Unlock()
-	var networkErr, bookErr error
-	if moved {
-		networkErr = m.store.saveNetwork()
-	}
-	if changed {
-		bookErr = m.store.saveBook(file)
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if networkErr != nil {
-		m.store.network.Skew = before
-	}
-	m.book.changed = m.book.changed || bookErr != nil
-	if networkErr != nil || bookErr != nil {
-		m.saveErr = errors.Join(networkErr, bookErr)
-	}
-	return errors.Join(networkErr, bookErr)
-}
-
 // housekeep does what time alone calls for.
 func (m *Mesh) housekeep() {
 	now := time.Now()
 	m.mu.Lock()
 	for addr, p := range m.provisional {
-		if now.After(p.until) {
+		if !now.Before(p.until) {
 			delete(m.provisional, addr)
 			gone := p.Provisional
 			gone.Over = true
@@ -404,7 +301,7 @@ func (m *Mesh) housekeep() {
 	case m.keepAt.IsZero():
 		m.keepAt = now.Add(keepAfter)
 	default:
-		due = now.After(m.keepAt)
+		due = !now.Before(m.keepAt)
 	}
 	m.mu.Unlock()
 	if due {
@@ -436,47 +333,4 @@ func (m *Mesh) Sessions() []identity.PeerID {
 	}
 	slices.SortFunc(all, identity.PeerID.Compare)
 	return all
-}
-
-// Nudge dials a member at once: something was heard of it.
-func (m *Mesh) Nudge(id identity.PeerID) {
-	m.mu.Lock()
-	if m.sessions[id] == nil {
-		m.book.nudge(id)
-	}
-	m.mu.Unlock()
-	m.poke()
-}
-
-// PathWorks notes an address at which a member answered.
-func (m *Mesh) PathWorks(id identity.PeerID, addr netip.AddrPort) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.knows(id) {
-		m.book.worked(time.Now(), id, addr)
-	}
-}
-
-// Sample takes a member's clock as measured: ahead is how far it is before the host's.
-func (m *Mesh) Sample(id identity.PeerID, ahead time.Duration) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	member, ok := m.ledger.State(m.now()).Member(id)
-	if ok {
-		m.clock.sample(time.Now(), id, ahead, member.Admin)
-	}
-}
-
-// Skew is how far the mesh's clock is ahead of the host's.
-func (m *Mesh) Skew() time.Duration {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.clock.skew(time.Now())
-}
-
-// SaveError is why state could not be written the last time; nil when it could.
-func (m *Mesh) SaveError() error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.saveErr
 }

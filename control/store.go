@@ -232,20 +232,14 @@ func records(all []fact) [][]byte {
 	return out
 }
 
+// logged is about how many bytes a fact of n bytes takes in a log.
+func logged(n int) int64 { return int64(n) + 16 }
+
+// stale reports whether most of the log of cards and reaches is old; live are the bytes that the newest ones take.
+func (s *Store) stale(live int64) bool { return s.dir != nil && s.peers.Size() >= 2*live+64<<10 }
+
 // compact rewrites the log of cards and reaches with the newest ones only.
-func (s *Store) compact(newest []fact) error {
-	if s.dir == nil {
-		return nil
-	}
-	live := int64(0)
-	for _, f := range newest {
-		live += int64(len(f.raw)) + 16
-	}
-	if s.peers.Size() < 2*live+64<<10 {
-		return nil
-	}
-	return s.peers.Replace(records(newest)...)
-}
+func (s *Store) compact(newest []fact) error { return s.peers.Replace(records(newest)...) }
 
 func (s *Store) saveNetwork() error {
 	if s.dir == nil {

@@ -1,8 +1,8 @@
 package control
 
 import (
+	"cmp"
 	"net/netip"
-	"slices"
 	"time"
 
 	"github.com/meshnet/meshnet/control/join"
@@ -33,92 +33,8 @@ func (m *Mesh) publish() {
 // Map is what is known now. Immutable.
 func (m *Mesh) Map() *netmap.Map { return m.current.Load() }
 
-// rebuild computes the map and the answerer's view. An unchanged map stays the same value.
-func (m *Mesh) rebuild() {
-	m.mu.Lock()
-	st := m.ledger.State(m.now())
-	next := &netmap.Map{Network: m.network, Keys: slices.Clone(m.store.network.Keys)}
-	names := m.resolveNames(st)
-	for i := range st.Members {
-		p := m.peer(&st.Members[i], names)
-		if p.ID == m.self.ID() {
-			p.FloorPSK = identity.Secret{}
-			next.Self = p
-			continue
-		}
-		next.Peers = append(next.Peers, p)
-	}
-	slices.SortFunc(next.Peers, func(a, b netmap.Peer) int { return a.ID.Compare(b.ID) })
-	m.dropRevoked(st)
-	m.view.Store(m.introView(st))
-	if old := m.current.Load(); old == nil || !netmap.Diff(old, next).Empty() {
-		m.current.Store(next)
-	}
-	m.mu.Unlock()
-}
-
-// peer joins what the ledger, the card, the reach and the address book say of a member. Called with mu held.
-func (m *Mesh) peer(member *ledger.Member, names map[identity.PeerID]string) netmap.Peer {
-	id := member.ID
-	p := netmap.Peer{
-		ID: id, Name: names[id], IP4: member.IP4,
-		IP6: netmap.IdentityAddr(m.network.ID, id), Control: netmap.ControlAddr(m.network.ID, id),
-		WG: member.WG, Disco: member.Disco, Tags: slices.Clone(member.Tags), Admitted: member.Admitted,
-	}
-	if p.Name != "" {
-		p.FQDN = p.Name + "." + m.network.Suffix
-	}
-	if member.Admin {
-		p.Roles = append(p.Roles, netmap.RoleAdmin)
-	}
-	if card := m.cards[id]; card != nil {
-		p.Version = card.Version
-	}
-	if id != m.self.ID() {
-		p.FloorPSK = m.floorPSK(member.WG)
-		p.Endpoints = m.endpointsOf(id)
-	}
-	return p
-}
-
-// endpointsOf lists where to try a member: what once answered, then what it says, then this host's loopback if it
-// runs here. Called with mu held.
-func (m *Mesh) endpointsOf(id identity.PeerID) []netip.AddrPort {
-	all := m.book.addrs(id)
-	add := func(a netip.AddrPort) {
-		if !slices.Contains(all, a) {
-			all = append(all, a)
-		}
-	}
-	r := m.reaches[id]
-	if r == nil {
-		return all
-	}
-	for _, a := range r.addrs() {
-		if !a.Addr().IsLoopback() {
-			add(a)
-		}
-	}
-	if r.Host == m.cfg.Host && r.Host != [8]byte{} && r.Port != 0 {
-		add(netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), r.Port))
-	}
-	slices.SortFunc(all, netip.AddrPort.Compare) // order carries no meaning; a stable one makes maps comparable
-	return all
-}
-
-// floorPSK is the pair's PSK under the newest network key. Called with mu held.
-func (m *Mesh) floorPSK(peer identity.WGKey) identity.Secret {
-	k := m.store.network.Keys[0]
-	if f, ok := m.floors[peer]; ok && f.k == k {
-		return f.psk
-	}
-	f := floor{k, ledger.FloorPSK(k, m.network.ID, m.self.WG(), peer)}
-	m.floors[peer] = f
-	return f.psk
-}
-
 // resolveNames gives every member the name it is known by. Called with mu held.
-func (m *Mesh) resolveNames(st *ledger.State) map[identity.PeerID]string {
+func (m *Mesh) resolveNames(st *ledger.State, now time.Time) map[identity.PeerID]string {
 	claims := make([]ledger.NameClaim, 0, len(st.History))
 	for i := range st.History {
 		member := &st.History[i]
@@ -128,17 +44,39 @@ func (m *Mesh) resolveNames(st *ledger.State) map[identity.PeerID]string {
 		}
 		claims = append(claims, claim)
 	}
-	names := ledger.UniqueNames(claims, m.now())
+	names := ledger.UniqueNames(claims, now)
+	m.namesDue = time.Time{}
 	for _, c := range claims {
-		name, wanted := names[c.ID], ledger.SanitizeName(c.Card)
-		if c.Card != "" && c.Rename == "" && name != wanted && name != "" && m.names[c.ID] != name {
+		name := names[c.ID]
+		wanted := c.Rename != "" || name == c.Card || c.Card == "" || name == ""
+		if !wanted && name != ledger.SanitizeName(c.Card) && m.nameOf(c.ID) != name {
 			m.events = append(m.events, Event{Type: EventNameConflict, Peer: c.ID, Name: name})
 		}
+		if free := c.Free(); !c.Revoked.IsZero() && now.Before(free) && (m.namesDue.IsZero() || free.Before(m.namesDue)) {
+			m.namesDue = free
+		}
 	}
-	for id, name := range names {
-		m.names[id] = name
+	for id := range st.Revoked {
+		if name := cmp.Or(names[id], m.nameOf(id)); name != "" {
+			m.former[id] = name
+		}
 	}
 	return names
+}
+
+// nameOf is what somebody is called now or was called last. Called with mu held.
+func (m *Mesh) nameOf(id identity.PeerID) string {
+	current := m.current.Load()
+	switch {
+	case current == nil:
+	case id == current.Self.ID:
+		return current.Self.Name
+	default:
+		if p := current.Peer(id); p != nil {
+			return p.Name
+		}
+	}
+	return m.former[id]
 }
 
 // dropRevoked ends what the revoked still have with us, and tells of new ones. Called with mu held.
@@ -163,19 +101,18 @@ func (m *Mesh) dropRevoked(st *ledger.State) {
 }
 
 // introView is what the answerer needs: K and the PSKs of all invites that are not revoked. Expired and used ones get
-// their refusal. Called with mu held.
-func (m *Mesh) introView(st *ledger.State) *join.View {
-	keys := m.store.network.Keys
-	invites := make(map[ledger.ShortID]identity.Secret, len(st.Invites))
-	for i := range st.Invites {
-		inv := &st.Invites[i]
-		for _, k := range keys {
+// their refusal.
+func (m *Mesh) introView(s *sketch) *join.View {
+	invites := make(map[ledger.ShortID]identity.Secret, len(s.state.Invites))
+	for i := range s.state.Invites {
+		inv := &s.state.Invites[i]
+		for _, k := range s.keys {
 			if ledger.KeyID(k) == inv.KID {
 				invites[inv.Short] = ledger.InvitePSK(k, m.network.ID, inv.Short)
 			}
 		}
 	}
-	return join.NewView(m.network.ID, keys, invites)
+	return join.NewView(m.network.ID, s.keys, invites)
 }
 
 // Member is a member as the ledger knows it.
@@ -193,7 +130,7 @@ func (m *Mesh) Members() []Member {
 	st := m.ledger.State(m.now())
 	all := make([]Member, 0, len(st.History))
 	for _, h := range st.History {
-		one := Member{Member: h, Name: m.names[h.ID], IP6: netmap.IdentityAddr(m.network.ID, h.ID)}
+		one := Member{Member: h, Name: m.nameOf(h.ID), IP6: netmap.IdentityAddr(m.network.ID, h.ID)}
 		if !h.InviteID.IsZero() {
 			one.Invited = inviteName(h.InviteID)
 		}

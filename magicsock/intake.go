@@ -51,9 +51,10 @@ type intake struct {
 	take func(now time.Time, trains []datagram.Train)
 	out  []datagram.Train // WireGuard's share of a batch
 
-	lane  lane
-	delay aqm.Control
-	wall  int64 // Unix time of the batch in nanoseconds
+	lane   lane
+	passed time.Time // something went ahead of bulk then
+	delay  aqm.Control
+	wall   int64 // Unix time of the batch in nanoseconds
 }
 
 // receiveUDP reads the socket of a family, whichever it is at the time.
@@ -103,7 +104,12 @@ func (in *intake) read(s *udp.Socket, trains []datagram.Train) (int, error) {
 // carry hands on what goes ahead, and has the rest wait for its turn.
 func (in *intake) carry(now time.Time, s *udp.Socket, trains []datagram.Train) {
 	in.out = in.out[:0]
-	alone := in.lane.empty() && fewBytes(trains)
+	for i := range trains {
+		if trains[i].Ahead {
+			in.passed = now
+		}
+	}
+	alone := in.lane.empty() && (fewBytes(trains) || now.Sub(in.passed) > laneAlone)
 	for i := range trains {
 		t := &trains[i]
 		if alone || t.Ahead || !isTransport(t.Data) {

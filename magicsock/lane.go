@@ -10,8 +10,12 @@ import (
 const (
 	// laneTrains is how many trains wait at most; the socket's own buffer has what comes beyond them.
 	laneTrains = 48
-	// laneTurn is how many bytes are handed on before the socket is looked at again: two full trains, or as many small ones.
-	laneTurn = 120 << 10
+	// laneTurn is how many bytes are handed on before the socket is looked at again: three full trains, or as many small
+	// ones.
+	laneTurn = 180 << 10
+	// laneAlone is how long after something went ahead of bulk nothing is expected to: trains are then handed on as they
+	// come, while they are in the cache.
+	laneAlone = 100 * time.Millisecond
 	// laneIdle is how long nothing comes before the memory of busy times is given back.
 	laneIdle = 10 * time.Second
 )

@@ -3,6 +3,7 @@ package netmap
 import (
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/meshnet/meshnet/identity"
@@ -123,6 +124,7 @@ func (m *Map) ByName(name string) *Peer {
 		}
 		return m.Peer(id)
 	}
+	name = lower(name)
 	if m.Self.named(name) {
 		return &m.Self
 	}
@@ -134,9 +136,9 @@ func (m *Map) ByName(name string) *Peer {
 	return nil
 }
 
+// named takes a name in lower case.
 func (p *Peer) named(name string) bool {
-	name = lower(name)
-	return p.Name != "" && (name == p.Name || name == p.FQDN || name == p.FQDN+".")
+	return p.Name != "" && (name == p.Name || name == p.FQDN || len(name) == len(p.FQDN)+1 && strings.TrimSuffix(name, ".") == p.FQDN)
 }
 
 func lower(s string) string {

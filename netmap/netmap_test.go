@@ -2,6 +2,7 @@ package netmap
 
 import (
 	"encoding/binary"
+	"fmt"
 	"math/rand/v2"
 	"net/netip"
 	"reflect"
@@ -290,5 +291,33 @@ func TestAddressVectors(t *testing.T) {
 		if c.got != c.want {
 			t.Errorf("%s %s, want %s", what, c.got, c.want)
 		}
+	}
+}
+
+// BenchmarkFind asks a map of 10 000 for the last of its peers, and for nobody.
+func BenchmarkFind(b *testing.B) {
+	m := new(Map)
+	for i := range 10_000 {
+		id := identity.PeerID{byte(i >> 8), byte(i)}
+		name := fmt.Sprintf("member-%05d", i)
+		m.Peers = append(m.Peers, Peer{
+			ID: id, Name: name, FQDN: name + ".town.internal", IP6: IdentityAddr(identity.NetworkID{}, id),
+			Control: ControlAddr(identity.NetworkID{}, id),
+		})
+	}
+	last := m.Peers[len(m.Peers)-1]
+	for name, find := range map[string]func() *Peer{
+		"id":      func() *Peer { return m.Peer(last.ID) },
+		"control": func() *Peer { return m.ByIP(last.Control) },
+		"name":    func() *Peer { return m.ByName(last.FQDN + ".") },
+	} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if find() == nil {
+					b.Fatal("not found")
+				}
+			}
+		})
 	}
 }

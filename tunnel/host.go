@@ -38,7 +38,11 @@ const (
 	// side; more, and what goes ahead of the next ones waits longer.
 	hostReads = 64
 	hostBytes = 60 << 10
-	bulkBytes = 120 << 10
+	bulkBytes = 180 << 10
+	// hostAlone is how long after a packet that went ahead of bulk there is none to be expected: superpackets are then
+	// read bulkSupers at a time and not as soon as they are there, so that each is still in the cache when it is sealed.
+	hostAlone  = 100 * time.Millisecond
+	bulkSupers = 3
 	// hostIdle is how long nothing comes before the memory of busy times is given back.
 	hostIdle = 10 * time.Second
 )
@@ -57,6 +61,7 @@ type hostReader struct {
 	single  []byte // one packet of a superpacket, when it does not go into the arena
 	reads   int
 	last    time.Time // something was read then
+	passed  time.Time // a packet went ahead of bulk then
 }
 
 func newHostReader(t *tap) *hostReader {
@@ -86,6 +91,9 @@ func (r *hostReader) take(buf []byte) bool {
 	}
 	r.reads++
 	r.sort(buf)
+	if r.lane.count >= bulkSupers && r.out.now.Sub(r.passed) > hostAlone {
+		return false
+	}
 	return r.reads < hostReads && r.out.used < hostBytes && !r.lane.full()
 }
 
@@ -109,7 +117,7 @@ func (r *hostReader) sort(buf []byte) {
 		r.tap.host.keep(r.lane.put(laneEntry{buf: buf, peer: p, to: to, flow: flow, at: r.out.now}))
 		return
 	}
-	r.out.ahead = flow.calm(r.out.now)
+	r.out.ahead, r.passed = flow.calm(r.out.now), r.out.now
 	r.packet(buf, p, to, false)
 }
 

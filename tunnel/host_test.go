@@ -205,7 +205,7 @@ func TestHostReaderBounds(t *testing.T) {
 		most int
 	}{
 		{"small", fromTUN(udpPacket(a.ip4, b.ip4, 5)), hostReads},
-		{"large", superpacket(a.ip4, b.ip4, true, 50, 1200), laneBuffers},
+		{"large", superpacket(a.ip4, b.ip4, true, 50, 1200), bulkSupers},
 	} {
 		r, n := newHostReader(a.tap), 1
 		for r.take(slices.Clone(tt.buf)) {

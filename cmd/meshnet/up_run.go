@@ -7,6 +7,7 @@ import (
 	"iter"
 	"log/slog"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -51,10 +52,15 @@ func start(ctx context.Context, cfg meshnet.Config) (*started, error) {
 	return &started{n, func(c localapi.Config) *localapi.Server { return localapi.NewServer(n, c) }}, nil
 }
 
+// gcPercent has the collector run when the heap has grown by half: a node's packets make no garbage, so it costs next to
+// nothing, and a large network's facts take a quarter less memory.
+const gcPercent = 50
+
 // foreground runs a node from start to end:
 //
 //	Start ─▶ sockets ─▶ ready line, sd_notify ─▶ signal | down | the node's own end ─▶ Close ─▶ sockets gone
 func (a *app) foreground(cfg meshnet.Config, ready *readyPipe, events bool) error {
+	debug.SetGCPercent(gcPercent)
 	defer a.host.outlive()()
 	ctx, release := a.interruptible()
 	defer release()

@@ -17,9 +17,7 @@ type Admit struct {
 	Disco      identity.DiscoKey  `cbor:"4,keyasint"`
 	Generation uint32             `cbor:"5,keyasint"`
 	ID         identity.Hash      `cbor:"-"`
-	Raw        []byte             `cbor:"-"` // as it came
-
-	body, inviteSig []byte
+	Raw        []byte             `cbor:"-"` // as it came: the body, the signature of the invite, that of the node
 }
 
 // NewAdmit makes the admit of node under an invite, whose secret the token carries as a seed.
@@ -28,16 +26,16 @@ func NewAdmit(node *identity.Identity, network identity.NetworkID, invite identi
 		Network: network, Invite: invite,
 		Node: node.ID(), WG: node.WG(), Disco: node.Disco(), Generation: node.Generation(),
 	}
-	a.body = dcbor.Marshal(a)
-	a.inviteSig = identity.FromSeed(seed).Sign(identity.PurposeAdmitInvite, network, a.body)
-	nodeSig := node.Sign(identity.PurposeAdmitNode, network, a.body)
-	a.ID = identity.Sum(identity.PurposeAdmitNode, a.body)
-	a.Raw = dcbor.Marshal([][]byte{a.body, a.inviteSig, nodeSig})
+	body := dcbor.Marshal(a)
+	inviteSig := identity.FromSeed(seed).Sign(identity.PurposeAdmitInvite, network, body)
+	nodeSig := node.Sign(identity.PurposeAdmitNode, network, body)
+	a.ID = identity.Sum(identity.PurposeAdmitNode, body)
+	a.Raw = dcbor.Marshal([][]byte{body, inviteSig, nodeSig})
 	return a
 }
 
 // ParseAdmit reads an admit to a network and checks the node's signature. That of the invite needs the invite:
-// VerifyInvite.
+// VerifyInvite. The result keeps raw, which must not be changed any more.
 func ParseAdmit(raw []byte, network identity.NetworkID) (*Admit, error) {
 	if len(raw) > maxRecord {
 		return nil, ErrTooLarge
@@ -60,14 +58,14 @@ func ParseAdmit(raw []byte, network identity.NetworkID) (*Admit, error) {
 		return nil, ErrBadSignature
 	}
 	a.ID = identity.Sum(identity.PurposeAdmitNode, parts[0])
-	a.body, a.inviteSig = parts[0], parts[1]
-	a.Raw = append([]byte(nil), raw...)
+	a.Raw = raw
 	return a, nil
 }
 
 // VerifyInvite checks the signature of the invite with the given public key.
 func (a *Admit) VerifyInvite(key identity.PeerID) error {
-	if identity.Verify(key, identity.PurposeAdmitInvite, a.Network, a.body, a.inviteSig) != nil {
+	parts, err := parseParts(a.Raw, 3)
+	if err != nil || identity.Verify(key, identity.PurposeAdmitInvite, a.Network, parts[0], parts[1]) != nil {
 		return ErrBadSignature
 	}
 	return nil

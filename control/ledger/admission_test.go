@@ -101,7 +101,8 @@ func TestCheckAdmit(t *testing.T) {
 	stolen := *w.admitOf(seeded(20), open)
 	stolen.WG = member.WG()
 	body := raw(&stolen)
-	stolen.body, stolen.inviteSig = body, identity.FromSeed(open.seed).Sign(identity.PurposeAdmitInvite, w.genesis.ID, body)
+	inviteSig := identity.FromSeed(open.seed).Sign(identity.PurposeAdmitInvite, w.genesis.ID, body)
+	stolen.Raw = raw([][]byte{body, inviteSig, seeded(20).Sign(identity.PurposeAdmitNode, w.genesis.ID, body)})
 	unknown := open
 	unknown.id = identity.Hash{1}
 	wrong := open

@@ -31,13 +31,13 @@ type Ledger struct {
 	pending *pool[*Statement]
 
 	// The admissions. What a record names is there before it.
-	admissions map[identity.Hash]*admission
-	acceptedBy map[identity.PeerID][]*Acceptance
-	records    []Record
-	recordByID map[identity.Hash]int // in records
-	nodes      map[identity.PeerID]bool
-	kept       map[identity.Hash]bool // named in some admin's keep
-	open       *pool[record]
+	admissions  map[identity.Hash]*admission
+	acceptances map[identity.Hash]*Acceptance
+	acceptedBy  map[identity.PeerID][]*Acceptance
+	records     []record // both, in the order in which they came to count
+	nodes       map[identity.PeerID]bool
+	kept        map[identity.Hash]bool // named in some admin's keep, and not there yet
+	open        *pool[record]
 
 	cache stateCache
 	sync  struct { // of the records, valid while their number is
@@ -54,19 +54,19 @@ func New(genesis Signed) (*Ledger, error) {
 		return nil, err
 	}
 	return &Ledger{
-		genesis:    g,
-		byID:       map[identity.Hash]*Statement{},
-		heads:      map[identity.Hash]*Statement{},
-		tips:       map[identity.PeerID]map[identity.Hash]*Statement{},
-		next:       map[identity.Hash]bool{},
-		forked:     map[identity.PeerID]bool{},
-		pending:    newPool[*Statement](maxPendingStatements),
-		admissions: map[identity.Hash]*admission{},
-		acceptedBy: map[identity.PeerID][]*Acceptance{},
-		recordByID: map[identity.Hash]int{},
-		nodes:      map[identity.PeerID]bool{g.Founder: true},
-		kept:       map[identity.Hash]bool{},
-		open:       newPool[record](maxPendingRecords),
+		genesis:     g,
+		byID:        map[identity.Hash]*Statement{},
+		heads:       map[identity.Hash]*Statement{},
+		tips:        map[identity.PeerID]map[identity.Hash]*Statement{},
+		next:        map[identity.Hash]bool{},
+		forked:      map[identity.PeerID]bool{},
+		pending:     newPool[*Statement](maxPendingStatements),
+		admissions:  map[identity.Hash]*admission{},
+		acceptedBy:  map[identity.PeerID][]*Acceptance{},
+		acceptances: map[identity.Hash]*Acceptance{},
+		nodes:       map[identity.PeerID]bool{g.Founder: true},
+		kept:        map[identity.Hash]bool{},
+		open:        newPool[record](maxPendingRecords),
 	}, nil
 }
 

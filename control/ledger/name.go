@@ -71,6 +71,9 @@ type NameClaim struct {
 	Revoked time.Time // zero: not revoked
 }
 
+// Free is until when, mesh time, a revoked member holds its name.
+func (c NameClaim) Free() time.Time { return c.Revoked.Add(nameHeldFor) }
+
 // UniqueNames gives each claimant a name of its own. Claims come in order of admission, revoked members included
 // (State.History): of equal names the first keeps it, the others get the first free of -2, -3, …, and so does a
 // reserved name. A revoked node holds its name for 24 h. Who claims nothing is not in the result.
@@ -79,7 +82,7 @@ func UniqueNames(order []NameClaim, now time.Time) map[identity.PeerID]string {
 	taken := make(map[string]bool, len(order))
 	tried := map[string]int{} // the last suffix given to a base: all below it are taken
 	for _, c := range order {
-		if !c.Revoked.IsZero() && !now.Before(c.Revoked.Add(nameHeldFor)) {
+		if !c.Revoked.IsZero() && !now.Before(c.Free()) {
 			continue
 		}
 		want := c.Rename

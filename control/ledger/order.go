@@ -42,19 +42,20 @@ type cut struct {
 }
 
 func newTally(l *Ledger, now uint64) *tally {
+	most := len(l.admissions) + 1
 	return &tally{
 		l: l, now: now,
 		state: &State{
-			Revoked: map[identity.PeerID]time.Time{},
-			members: map[identity.PeerID]int{}, inviteIDs: map[identity.Hash]int{}, shortIDs: map[ShortID]int{},
-			wg: map[identity.WGKey]identity.PeerID{}, disco: map[identity.DiscoKey]identity.PeerID{},
+			History: make([]Member, 0, most), Revoked: map[identity.PeerID]time.Time{},
+			members: make(map[identity.PeerID]int32, most), inviteIDs: map[identity.Hash]int{}, shortIDs: map[ShortID]int{},
+			wg: make(map[identity.WGKey]int32, most), disco: make(map[identity.DiscoKey]int32, most),
 		},
 		invites: map[identity.Hash]*Statement{},
 		cuts:    map[identity.Hash][]*cut{},
 		names:   map[identity.PeerID]string{},
 		leases:  map[identity.PeerID]lease{},
-		hops:    map[identity.PeerID]int{},
-		decided: map[identity.Hash]bool{},
+		hops:    make(map[identity.PeerID]int, most),
+		decided: make(map[identity.Hash]bool, most),
 	}
 }
 
@@ -146,11 +147,11 @@ func (t *tally) founder() {
 // enter puts a member into the order and offers whom it accepted.
 func (t *tally) enter(m Member) {
 	s := t.state
-	s.members[m.ID] = len(s.History)
+	at := int32(len(s.History))
 	m.Rename = t.names[m.ID]
 	m.Revoked = s.Revoked[m.ID]
 	s.History = append(s.History, m)
-	s.wg[m.WG], s.disco[m.Disco] = m.ID, m.ID
+	s.members[m.ID], s.wg[m.WG], s.disco[m.Disco] = at, at, at
 	for _, x := range t.l.acceptedBy[m.ID] {
 		t.offer(x, millis(m.Admitted))
 	}
@@ -273,11 +274,7 @@ func (t *tally) admit(a *admission, hops int, m Member) {
 func (t *tally) finish() {
 	s := t.state
 	assign4(t.l.genesis.Prefix4(), s.History, t.leases)
-	for _, m := range s.History {
-		if m.Revoked.IsZero() {
-			s.Members = append(s.Members, m)
-		}
-	}
+	s.Members = unrevoked(s.History)
 	for i := range s.Invites {
 		inv := &s.Invites[i]
 		inv.Revoked = slices.ContainsFunc(t.cuts[inv.ID], func(c *cut) bool { return c.Kind == subjectInvite })
@@ -292,6 +289,21 @@ func (t *tally) finish() {
 	if t.until != 0 {
 		s.NextDue = fromMillis(t.until)
 	}
+}
+
+// unrevoked are those who are members now: all of history itself while nobody was revoked.
+func unrevoked(history []Member) []Member {
+	revoked := func(m Member) bool { return !m.Revoked.IsZero() }
+	if !slices.ContainsFunc(history, revoked) {
+		return slices.Clip(history)
+	}
+	members := make([]Member, 0, len(history))
+	for i := range history {
+		if !revoked(history[i]) {
+			members = append(members, history[i])
+		}
+	}
+	return members
 }
 
 // candidate is an acceptance by a member, of an admit that is not decided yet.

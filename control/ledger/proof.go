@@ -60,7 +60,7 @@ func (l *Ledger) proofLink(m Member) [][]byte {
 	if m.Kept {
 		return append(link, []byte{}, l.byID[m.vouch].Signed.Marshal())
 	}
-	return append(link, l.records[l.recordByID[m.vouch]].Acceptance.Marshal())
+	return append(link, l.acceptances[m.vouch].Signed.Marshal())
 }
 
 // VerifyProof checks every signature and every link of a proof that id was admitted, from genesis alone. Its errors

@@ -14,10 +14,24 @@ type Record struct {
 	Acceptance *Signed
 }
 
-// record is a Record that waits.
+// record is a Record that is held, or one that waits.
 type record struct {
 	admit      *admission
 	acceptance *Acceptance
+}
+
+func (r record) id() identity.Hash {
+	if r.admit != nil {
+		return r.admit.ID
+	}
+	return r.acceptance.ID
+}
+
+func (r record) export() Record {
+	if r.admit != nil {
+		return Record{ID: r.admit.ID, Admit: r.admit.Raw}
+	}
+	return Record{ID: r.acceptance.ID, Acceptance: &r.acceptance.Signed}
 }
 
 // admission is an admit with the acceptances that name it.
@@ -28,7 +42,7 @@ type admission struct {
 
 // AddAdmit takes an admit in. It counts as a record once its invite is known and either an admin's keep or an
 // acceptance by somebody who was admitted names it: so nobody without a member's help fills other nodes' disks. Until
-// then it waits. It reports false without an error for one it has already.
+// then it waits. It reports false without an error for one it has already. raw is kept and must not be changed.
 func (l *Ledger) AddAdmit(raw []byte) (added bool, err error) {
 	a, err := ParseAdmit(raw, l.genesis.ID)
 	if err != nil {
@@ -59,7 +73,8 @@ func (l *Ledger) checkInvite(a *Admit) error {
 }
 
 // AddAcceptance takes an acceptance in. It waits until its admit, that one's invite, its ledger heads and its
-// acceptor's own admission are known. It reports false without an error for one it has already.
+// acceptor's own admission are known. It reports false without an error for one it has already. The slices of s are kept
+// and must not be changed.
 func (l *Ledger) AddAcceptance(s Signed) (added bool, err error) {
 	if len(s.Body) > maxRecord {
 		return false, ErrTooLarge
@@ -68,7 +83,7 @@ func (l *Ledger) AddAcceptance(s Signed) (added bool, err error) {
 	if _, waits := l.open.get(id); waits {
 		return false, nil
 	}
-	if _, known := l.recordByID[id]; known {
+	if l.acceptances[id] != nil {
 		return false, nil
 	}
 	x, err := ParseAcceptance(s, l.genesis.ID)
@@ -84,8 +99,10 @@ func (l *Ledger) AddAcceptance(s Signed) (added bool, err error) {
 func (l *Ledger) settleStatement(st *Statement) {
 	if k, ok := st.content.(*keeping); ok && l.admin(st.Author) {
 		for _, e := range k.Entries {
-			l.kept[e.Admit] = true
-			l.settle(e.Admit)
+			if l.admissions[e.Admit] == nil {
+				l.kept[e.Admit] = true
+				l.settle(e.Admit)
+			}
 		}
 	}
 	l.settle(l.open.waiters(st.ID)...)
@@ -150,7 +167,8 @@ func (l *Ledger) settleAcceptance(x *Acceptance) []identity.Hash {
 	l.open.remove(x.ID)
 	a.acceptances = append(a.acceptances, x)
 	l.acceptedBy[x.Acceptor] = append(l.acceptedBy[x.Acceptor], x)
-	l.append(Record{ID: x.ID, Acceptance: &x.Signed})
+	l.acceptances[x.ID] = x
+	l.append(record{acceptance: x})
 	return next
 }
 
@@ -173,13 +191,15 @@ func (l *Ledger) missingFor(a *admission, x *Acceptance) (identity.Hash, bool) {
 func (l *Ledger) count(a *admission) []identity.Hash {
 	l.open.remove(a.ID)
 	l.admissions[a.ID] = a
+	if delete(l.kept, a.ID); len(l.kept) == 0 {
+		l.kept = map[identity.Hash]bool{} // an emptied one keeps its size
+	}
 	l.nodes[a.Node] = true
-	l.append(Record{ID: a.ID, Admit: a.Raw})
+	l.append(record{admit: a})
 	return append(l.open.waiters(a.ID), l.open.waiters(identity.Hash(a.Node))...)
 }
 
-func (l *Ledger) append(r Record) {
-	l.recordByID[r.ID] = len(l.records)
+func (l *Ledger) append(r record) {
 	l.records = append(l.records, r)
 	l.cache.drop()
 }
@@ -189,7 +209,7 @@ func (l *Ledger) Records(from int) iter.Seq[Record] {
 	records := l.records[min(from, len(l.records)):]
 	return func(yield func(Record) bool) {
 		for _, r := range records {
-			if !yield(r) {
+			if !yield(r.export()) {
 				return
 			}
 		}
@@ -198,11 +218,13 @@ func (l *Ledger) Records(from int) iter.Seq[Record] {
 
 // Record finds an admit or acceptance by its id.
 func (l *Ledger) Record(id identity.Hash) (Record, bool) {
-	i, ok := l.recordByID[id]
-	if !ok {
-		return Record{}, false
+	if a := l.admissions[id]; a != nil {
+		return record{admit: a}.export(), true
 	}
-	return l.records[i], true
+	if x := l.acceptances[id]; x != nil {
+		return record{acceptance: x}.export(), true
+	}
+	return Record{}, false
 }
 
 // Admission is an admit and all acceptances of it, by the admit's id.
@@ -235,7 +257,7 @@ func (l *Ledger) refreshSync() {
 	}
 	ids := make([]identity.Hash, len(l.records))
 	for i, r := range l.records {
-		ids[i] = r.ID
+		ids[i] = r.id()
 	}
 	slices.SortFunc(ids, compareHash)
 	all := make([]byte, 0, len(ids)*len(identity.Hash{}))

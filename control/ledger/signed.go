@@ -27,7 +27,8 @@ type Signed struct {
 // Marshal is the CBOR array [body, signature].
 func (s Signed) Marshal() []byte { return dcbor.Marshal([][]byte{s.Body, s.Sig}) }
 
-// ParseSigned reads what Marshal wrote. It checks the form only, no signature. The result does not alias data.
+// ParseSigned reads what Marshal wrote. It checks the form only, no signature. The result points into data, which must
+// not be changed any more: a large network's facts are in memory once.
 func ParseSigned(data []byte) (Signed, error) {
 	parts, err := parseParts(data, 2)
 	if err != nil {
@@ -36,24 +37,53 @@ func ParseSigned(data []byte) (Signed, error) {
 	return Signed{Body: parts[0], Sig: parts[1]}, nil
 }
 
-// parseParts reads an array of a body and n-1 signatures.
-func parseParts(data []byte, n int) ([][]byte, error) {
+// maxParts is a body and the signatures that may stand behind it.
+const maxParts = 3
+
+// parseParts reads an array of a body and n-1 signatures, n from 2 to maxParts. The parts point into data.
+func parseParts(data []byte, n int) (parts [maxParts][]byte, err error) {
 	if len(data) > MaxPolicy+1<<10 {
-		return nil, ErrTooLarge
+		return parts, ErrTooLarge
 	}
-	var parts [][]byte
-	if err := dcbor.Unmarshal(data, &parts); err != nil || len(parts) != n || len(parts[0]) == 0 {
-		return nil, ErrMalformed
+	if len(data) == 0 || data[0] != 0x80|byte(n) { // an array of n (RFC 8949 §3.1)
+		return parts, ErrMalformed
 	}
-	for _, sig := range parts[1:] {
-		if len(sig) != ed25519.SignatureSize {
-			return nil, ErrMalformed
+	rest := data[1:]
+	for i := range n {
+		var ok bool
+		if parts[i], rest, ok = cutBytes(rest); !ok || i > 0 && len(parts[i]) != ed25519.SignatureSize {
+			return parts, ErrMalformed
 		}
 	}
-	if !bytes.Equal(dcbor.Marshal(parts), data) {
-		return nil, ErrMalformed
+	if len(rest) > 0 || len(parts[0]) == 0 {
+		return parts, ErrMalformed
 	}
 	return parts, nil
+}
+
+// cutBytes takes a byte string with a head in the shortest form from the front (RFC 8949 §4.2.1).
+func cutBytes(data []byte) (value, rest []byte, ok bool) {
+	if len(data) == 0 || data[0] < 0x40 || data[0] > 0x5a {
+		return nil, nil, false
+	}
+	length, least := uint64(data[0]&31), uint64(0)
+	data = data[1:]
+	if length >= 24 {
+		size := 1 << (length - 24)
+		least = [...]uint64{24, 1 << 8, 1 << 16}[length-24]
+		if len(data) < size {
+			return nil, nil, false
+		}
+		length = 0
+		for _, b := range data[:size] {
+			length = length<<8 | uint64(b)
+		}
+		data = data[size:]
+	}
+	if length < least || length > uint64(len(data)) {
+		return nil, nil, false
+	}
+	return data[:length:length], data[length:], true
 }
 
 // decode reads a map whose known keys are 0 to last into the struct v points to. Unlike the decoder below it, it takes

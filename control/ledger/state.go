@@ -63,11 +63,11 @@ type State struct {
 	UpdateNeeded bool              // an admin stated something that this release does not understand
 	NextDue      time.Time         // when something deferred will count; zero: nothing is
 
-	members   map[identity.PeerID]int // in History
-	inviteIDs map[identity.Hash]int   // in Invites
+	members   map[identity.PeerID]int32 // in History
+	inviteIDs map[identity.Hash]int     // in Invites
 	shortIDs  map[ShortID]int
-	wg        map[identity.WGKey]identity.PeerID
-	disco     map[identity.DiscoKey]identity.PeerID
+	wg        map[identity.WGKey]int32 // in History
+	disco     map[identity.DiscoKey]int32
 }
 
 // Member finds somebody who was ever admitted; see its Revoked.
@@ -81,8 +81,8 @@ func (s *State) Member(id identity.PeerID) (Member, bool) {
 
 // IsMember tells whether id is admitted and not revoked.
 func (s *State) IsMember(id identity.PeerID) bool {
-	m, ok := s.Member(id)
-	return ok && m.Revoked.IsZero()
+	i, ok := s.members[id]
+	return ok && s.History[i].Revoked.IsZero()
 }
 
 // Invite finds an invite by its id.
@@ -135,11 +135,13 @@ func (s *State) CheckAdmit(a *Admit, now time.Time) error {
 
 // keyOwner is another node that a key of the admit belongs to.
 func (s *State) keyOwner(a *Admit) (identity.PeerID, bool) {
-	if owner, ok := s.wg[a.WG]; ok && owner != a.Node {
-		return owner, true
+	if i, ok := s.wg[a.WG]; ok && s.History[i].ID != a.Node {
+		return s.History[i].ID, true
 	}
-	owner, ok := s.disco[a.Disco]
-	return owner, ok && owner != a.Node
+	if i, ok := s.disco[a.Disco]; ok && s.History[i].ID != a.Node {
+		return s.History[i].ID, true
+	}
+	return identity.PeerID{}, false
 }
 
 // stateCache is the last State with the span of time for which it holds.

@@ -354,15 +354,56 @@ func TestMissing(t *testing.T) {
 	}
 }
 
-func TestParseSignedDoesNotAlias(t *testing.T) {
+// TestParseSignedKeepsOneCopy: the parts are those of the input, and appending to one leaves the next one alone.
+func TestParseSignedKeepsOneCopy(t *testing.T) {
 	data := newWorld(t).genesis.Signed.Marshal()
+	want := bytes.Clone(data)
 	s, err := ParseSigned(data)
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := bytes.Clone(s.Body)
-	clear(data)
-	if !bytes.Equal(s.Body, want) {
-		t.Error("the body changes with the input")
+	if &s.Sig[len(s.Sig)-1] != &data[len(data)-1] {
+		t.Error("the signature is a copy")
+	}
+	_ = append(s.Body, 1, 2, 3)
+	if !bytes.Equal(data, want) {
+		t.Error("appending to the body changed what stands behind it")
+	}
+}
+
+// TestParsePartsForms: only the shortest form of every length is taken.
+func TestParsePartsForms(t *testing.T) {
+	sig := append([]byte{0x58, 64}, make([]byte, 64)...)
+	signed := func(parts ...[]byte) []byte { return slices.Concat(parts...) }
+	long := make([]byte, 1<<16)
+	for _, c := range []struct {
+		name string
+		data []byte
+		ok   bool
+	}{
+		{"short body", signed([]byte{0x82, 0x41, 1}, sig), true},
+		{"body of 24", signed([]byte{0x82, 0x58, 24}, long[:24], sig), true},
+		{"body of 256", signed([]byte{0x82, 0x59, 1, 0}, long[:256], sig), true},
+		{"body of 65536", signed([]byte{0x82, 0x5a, 0, 1, 0, 0}, long, sig), true},
+		{"23 in two bytes", signed([]byte{0x82, 0x58, 23}, long[:23], sig), false},
+		{"255 in three bytes", signed([]byte{0x82, 0x59, 0, 255}, long[:255], sig), false},
+		{"65535 in five bytes", signed([]byte{0x82, 0x5a, 0, 0, 255, 255}, long[:65535], sig), false},
+		{"eight bytes of length", signed([]byte{0x82, 0x5b, 0, 0, 0, 0, 0, 1, 0, 0}, long, sig), false},
+		{"empty body", signed([]byte{0x82, 0x40}, sig), false},
+		{"text for a body", signed([]byte{0x82, 0x61, 'a'}, sig), false},
+		{"no signature", []byte{0x81, 0x41, 1}, false},
+		{"one too many", signed([]byte{0x83, 0x41, 1}, sig, sig), false},
+		{"something behind", signed([]byte{0x82, 0x41, 1}, sig, []byte{0}), false},
+		{"cut in the head", []byte{0x82, 0x59, 1}, false},
+		{"cut", signed([]byte{0x82, 0x41, 1}, sig[:65]), false},
+		{"nothing", nil, false},
+	} {
+		s, err := ParseSigned(c.data)
+		if (err == nil) != c.ok {
+			t.Errorf("%s: %v", c.name, err)
+		}
+		if err == nil && !bytes.Equal(s.Marshal(), c.data) {
+			t.Errorf("%s: written differently", c.name)
+		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"os"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -27,8 +28,7 @@ type Queue struct {
 	poll   bool                  // it does not wait
 	err    error                 // of it
 
-	fds     [2]unix.PollFd
-	wake    *os.File // an eventfd, readable once stopped
+	file    *os.File
 	stopped atomic.Bool
 }
 
@@ -38,12 +38,7 @@ func NewQueue(f *os.File) (*Queue, error) {
 	if err != nil {
 		return nil, fmt.Errorf("tun queue: %w", err)
 	}
-	wake, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
-	if err != nil {
-		return nil, fmt.Errorf("tun queue: %w", os.NewSyscallError("eventfd", err))
-	}
-	q := &Queue{conn: conn, buf: make([]byte, MaxRead), wake: os.NewFile(uintptr(wake), "eventfd")}
-	q.fds[1] = unix.PollFd{Fd: int32(wake), Events: unix.POLLIN}
+	q := &Queue{conn: conn, buf: make([]byte, MaxRead), file: f}
 	q.read = q.readReady
 	var failed error
 	err = conn.Control(func(fd uintptr) {
@@ -54,16 +49,16 @@ func NewQueue(f *os.File) (*Queue, error) {
 	if err = errors.Join(err, failed); err != nil {
 		return nil, fmt.Errorf("tun queue: %w", err)
 	}
+	if err := f.SetReadDeadline(time.Time{}); err != nil { // ReadBatch could neither wait nor be woken
+		return nil, fmt.Errorf("tun queue: %w", err)
+	}
 	return q, nil
 }
 
-// Stop ends a ReadBatch that waits, and every later one, with os.ErrClosed. It comes before the file's Close, which waits
-// for ReadBatch.
+// Stop ends a ReadBatch that waits, and every later one, with os.ErrClosed.
 func (q *Queue) Stop() {
 	q.stopped.Store(true)
-	var one [8]byte
-	one[0] = 1
-	_, _ = q.wake.Write(one[:]) // fails only when it is readable already
+	_ = q.file.SetReadDeadline(time.Unix(1, 0)) // fails only when it is closed already
 }
 
 // Offloads are the superpackets that the TUN takes and gives.
@@ -75,10 +70,6 @@ func (q *Queue) Offloads() Offloads { return q.offloads }
 //
 // It returns nil after a batch, os.ErrClosed after Stop or the file's Close, and otherwise an *os.SyscallError: the
 // interface is gone.
-//
-// It waits in a thread of its own, in poll(2). The runtime's poller would do with fewer threads; but with every core busy
-// the goroutine that becomes ready there first needs a thread to be woken for it, which takes the scheduler a millisecond
-// and more, and the socket's reader the same again.
 func (q *Queue) ReadBatch(handle func(buf []byte) bool) error { return q.batch(handle, false) }
 
 // PollBatch is ReadBatch that does not wait: with nothing to read it returns nil at once.
@@ -100,17 +91,7 @@ func (q *Queue) batch(handle func(buf []byte) bool, poll bool) error {
 	return q.pollError()
 }
 
-// await blocks until there is something to read, or Stop; false: Stop.
-func (q *Queue) await(fd uintptr) bool {
-	q.fds[0] = unix.PollFd{Fd: int32(fd), Events: unix.POLLIN}
-	for {
-		if _, err := unix.Poll(q.fds[:], -1); err != unix.EINTR {
-			return !q.stopped.Load()
-		}
-	}
-}
-
-// readReady reads one batch. It never leaves the waiting to the runtime's poller, for which it would return false.
+// readReady reads one batch; false when there is nothing, so that the runtime's poller waits.
 func (q *Queue) readReady(fd uintptr) bool {
 	for reads, size := 0, 0; reads < batchReads && size < batchBytes; {
 		n, err := unix.Read(int(fd), q.buf)
@@ -118,14 +99,7 @@ func (q *Queue) readReady(fd uintptr) bool {
 		case err == unix.EINTR:
 			continue
 		case err == unix.EAGAIN:
-			if reads > 0 || q.poll {
-				return true
-			}
-			if !q.await(fd) {
-				q.err = os.ErrClosed
-				return true
-			}
-			continue
+			return reads > 0 || q.poll || q.stopped.Load()
 		case err != nil:
 			q.err = os.NewSyscallError("read", err)
 			return true
@@ -142,7 +116,7 @@ func (q *Queue) readReady(fd uintptr) bool {
 // pollError says why the runtime's poller refused: Close, or an error condition, which a TUN has only after it was
 // deleted and which may come before the next read would tell.
 func (q *Queue) pollError() error {
-	if q.conn.Control(func(uintptr) {}) != nil {
+	if q.stopped.Load() || q.conn.Control(func(uintptr) {}) != nil {
 		return os.ErrClosed
 	}
 	return os.NewSyscallError("poll", unix.EBADFD)
