@@ -65,26 +65,3 @@ func TestStackTakesFlowsTogether(t *testing.T) {
 		}
 	}
 }
-
-func TestInjectAllocations(t *testing.T) {
-	if raceEnabled {
-		t.Skip("pools forget under the race detector")
-	}
-	a := addressesOf(1)
-	n, err := newNetstack(DefaultMTU, newStackWriter(newSide(t, 1, true).tap).write)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer n.close()
-	n.setAddresses([]netip.Addr{a.ip6})
-	// For nobody, so the stack drops it after a look.
-	pkt := udpPacket(addressesOf(2).ip6, addressesOf(3).ip6, 1000)
-	parts := [][]byte{pkt, make([]byte, 30_000), make([]byte, 30_000)}
-	n.injectParts(parts)
-	if got := testing.AllocsPerRun(100, func() { n.injectParts(parts) }); got > 2 {
-		t.Errorf("%v allocations for a packet of 60 kB", got)
-	}
-	if n.Stats().IP.PacketsReceived.Value() == 0 {
-		t.Error("the stack got nothing")
-	}
-}

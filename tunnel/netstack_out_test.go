@@ -1,15 +1,12 @@
 package tunnel
 
 import (
-	"bytes"
 	"net/netip"
 	"testing"
 	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
-
-	"github.com/meshnet/meshnet/internal/datagram"
 )
 
 // counting is n bytes, none like its neighbour.
@@ -180,33 +177,3 @@ func echoRequest(src, dst netip.Addr, data []byte) []byte {
 }
 
 func put16(b []byte, v uint16) { b[0], b[1] = byte(v>>8), byte(v) }
-
-// nowhere is a link that keeps nothing.
-type nowhere struct{}
-
-func (nowhere) Send(time.Time, [][]byte)                       {}
-func (nowhere) SendAhead(time.Time, [][]byte)                  {}
-func (nowhere) SendAll(time.Time, []byte)                      {}
-func (nowhere) Authenticated(time.Time, *datagram.Source, int) {}
-
-func TestStackWriteAllocations(t *testing.T) {
-	if raceEnabled {
-		t.Skip("pools forget under the race detector")
-	}
-	a, b := sidePair(t)
-	var l datagram.Peer = nowhere{}
-	a.entry(b.node).link.Store(&l)
-	w := newStackWriter(a.tap)
-	var list stack.PacketBufferList
-	list.PushBack(segmentOf(a.ip6, b.ip6, 0, bytes.Repeat([]byte("x"), 60_000), 1200))
-	defer list.Reset()
-	run := func() {
-		if _, err := w.write(list); err != nil {
-			t.Fatal(err)
-		}
-	}
-	run()
-	if n := testing.AllocsPerRun(100, run); n > 0 {
-		t.Errorf("%v allocations for a segment", n)
-	}
-}
