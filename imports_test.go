@@ -34,7 +34,7 @@ var layers = map[string]int{
 	"internal/dcbor":    layerBase,
 	"internal/aqm":      layerBase,
 	"internal/bucket":   layerBase,
-	"internal/datagram": layerBase,
+	"internal/datagram": layerData,
 	"internal/safefile": layerBase,
 	"internal/sim":      layerBase,
 	"internal/netlab":   layerBase,

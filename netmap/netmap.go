@@ -45,6 +45,25 @@ const (
 	RoleRelay Role = "relay"
 )
 
+// NAT says how a node's NATs choose the outside address of its socket (mapping, RFC 5780 §4.3).
+type NAT uint8
+
+// The kinds of mapping.
+const (
+	NATUnknown NAT = iota
+	NATNone        // no translation
+	NATEasy        // the same mapping for every destination: others can be told of it
+	NATHard        // a mapping per destination
+	NATBlocked     // no UDP leaves or comes back
+)
+
+// Home is where a node can always be signalled: a relay server that it is connected to, or a member that it keeps a
+// path to. Exactly one of the two is set.
+type Home struct {
+	Relay  string // URL of the server
+	Member identity.PeerID
+}
+
 // Peer is one unrevoked member. The zero Name means that its card has not come yet.
 type Peer struct {
 	ID       identity.PeerID
@@ -62,6 +81,10 @@ type Peer struct {
 	Version  string
 	// Endpoints are where its reach says it may be found, ours by memory first. Bounded by control.
 	Endpoints []netip.AddrPort
+	Homes     []Home // at most 2
+	NAT       NAT
+	Relays    bool   // it relays between members that ask
+	RelayURL  string // of the relay server that it runs, where an admin allows it; "": none
 }
 
 // IPs are the addresses that programs use.
@@ -74,7 +97,8 @@ func (p *Peer) equal(o *Peer) bool {
 	return p.ID == o.ID && p.Name == o.Name && p.FQDN == o.FQDN && p.IP4 == o.IP4 && p.IP6 == o.IP6 &&
 		p.Control == o.Control && p.WG == o.WG && p.Disco == o.Disco && p.FloorPSK == o.FloorPSK &&
 		p.Admitted.Equal(o.Admitted) && p.Version == o.Version && slices.Equal(p.Roles, o.Roles) &&
-		slices.Equal(p.Tags, o.Tags) && slices.Equal(p.Endpoints, o.Endpoints)
+		slices.Equal(p.Tags, o.Tags) && slices.Equal(p.Endpoints, o.Endpoints) && slices.Equal(p.Homes, o.Homes) &&
+		p.NAT == o.NAT && p.Relays == o.Relays && p.RelayURL == o.RelayURL
 }
 
 // Map is everything at one moment. Immutable.

@@ -97,6 +97,10 @@ var changesOf = map[string]func(p *Peer){
 	"Admitted":  func(p *Peer) { p.Admitted = p.Admitted.Add(1) },
 	"Version":   func(p *Peer) { p.Version = "2" },
 	"Endpoints": func(p *Peer) { p.Endpoints = append(slices.Clone(p.Endpoints), p.Endpoints[0]) },
+	"Homes":     func(p *Peer) { p.Homes = []Home{{Relay: "https://relay.test"}} },
+	"NAT":       func(p *Peer) { p.NAT = NATHard },
+	"Relays":    func(p *Peer) { p.Relays = !p.Relays },
+	"RelayURL":  func(p *Peer) { p.RelayURL = "https://relay.test" },
 }
 
 // TestDiffSeesEveryField fails for a field that was added to Peer and forgotten in equal.
