@@ -4,6 +4,8 @@ import (
 	"io"
 	"net"
 	"sync"
+
+	"github.com/meshnet/meshnet/internal/stream"
 )
 
 // halfCloser is a connection that can say that it said all: *net.TCPConn, *tls.Conn, netstack's.
@@ -33,13 +35,6 @@ func flow(dst, src net.Conn) {
 	}
 }
 
-// The buffer of one direction grows while reads fill it: a netstack's connection costs less by the byte the more it is
-// given at a time, and most connections need little.
-const (
-	leastBuffer = 16 << 10
-	mostBuffer  = 256 << 10
-)
-
 // transfer copies until src ends. Between two sockets of the system it leaves that to the kernel.
 func transfer(dst, src net.Conn) error {
 	_, to := dst.(*net.TCPConn)
@@ -48,20 +43,5 @@ func transfer(dst, src net.Conn) error {
 		_, err := io.Copy(dst, src)
 		return err
 	}
-	for buf := make([]byte, leastBuffer); ; {
-		n, err := src.Read(buf)
-		if n > 0 {
-			if _, err := dst.Write(buf[:n]); err != nil {
-				return err
-			}
-		}
-		switch {
-		case err == io.EOF:
-			return nil
-		case err != nil:
-			return err
-		case n == len(buf) && n < mostBuffer:
-			buf = make([]byte, 4*n)
-		}
-	}
+	return stream.Copy(dst, src)
 }

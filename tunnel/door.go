@@ -19,6 +19,8 @@ const (
 	loadedFor = time.Second
 	// Initiations of one /24 or /56 that are answered under load, each with a good cookie.
 	doorRate, doorBurst = 200, 50
+	// Those of all members behind relay servers together. The server vouches for who sends, so there is no cookie.
+	doorRelayRate, doorRelayBurst = 200, 50
 )
 
 // door is where handshake messages come in: it turns away what is not meant for this node before any public-key work,
@@ -32,6 +34,7 @@ type door struct {
 	mu      sync.Mutex
 	checker *noise.Checker  // guarded by mu
 	limits  bucket.Prefixes // guarded by mu
+	relayed bucket.Bucket   // guarded by mu
 	loaded  time.Time       // under load until then; guarded by mu
 }
 
@@ -96,6 +99,13 @@ func (d *door) judge(now time.Time, msg []byte, from *datagram.Source) (ok bool,
 	}
 	if !now.Before(d.loaded) {
 		return true, nil
+	}
+	if from.Relay != nil {
+		if d.relayed.Take(now, doorRelayRate, doorRelayBurst) {
+			return true, nil
+		}
+		d.counters.add(doorLimited)
+		return false, nil
 	}
 	source := cookieSource(from)
 	if d.checker.CheckMAC2(now, msg, source[:]) {

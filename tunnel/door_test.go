@@ -209,3 +209,20 @@ func TestCookieFlow(t *testing.T) {
 	}
 	ping(t, b, a, 1000)
 }
+
+// TestDoorRelayed: a relay server vouches for who sends, so that no cookie is asked for; under load their share is
+// bounded, and leaves the others' alone.
+func TestDoorRelayed(t *testing.T) {
+	d, c, f, answers := newDoorTest(t)
+	d.loaded = sideEpoch.Add(time.Hour)
+	from := datagram.Source{Relay: nowhere{}}
+	for range doorRelayBurst + 10 {
+		d.knock(sideEpoch, f.next(noise.TypeInitiation), &from)
+	}
+	if len(d.queue) != doorRelayBurst || *answers != 0 {
+		t.Errorf("%d wait, %d were answered", len(d.queue), *answers)
+	}
+	direct := fake(1)
+	d.knock(sideEpoch, f.next(noise.TypeInitiation), &direct)
+	only(t, c, map[reason]uint64{doorLimited: 10, doorCookie: 1})
+}

@@ -2,7 +2,6 @@ package tunnel
 
 import (
 	"context"
-	"io"
 	"net"
 	"net/netip"
 	"sync"
@@ -10,6 +9,8 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 	"gvisor.dev/gvisor/pkg/waiter"
+
+	"github.com/meshnet/meshnet/internal/stream"
 )
 
 // handleTCP has a goroutine of its own, which is the flow's.
@@ -75,7 +76,7 @@ func (f *forwarder) splice(a, b halfCloser) {
 	}
 	defer f.flows.remove(end)
 	one := func(dst, src halfCloser) {
-		if err := transfer(dst, src); err != nil {
+		if err := stream.Copy(dst, src); err != nil {
 			_ = end.Close() // a broken flow must not look like a finished one
 			return
 		}
@@ -85,31 +86,4 @@ func (f *forwarder) splice(a, b halfCloser) {
 	wg.Go(func() { one(a, b) })
 	one(b, a)
 	wg.Wait()
-}
-
-// The buffer of one direction grows while reads fill it: the netstack costs less by the byte the more it is given at a
-// time, and most flows need little.
-const (
-	leastBuffer = 16 << 10
-	mostBuffer  = 256 << 10
-)
-
-// transfer copies until src ends.
-func transfer(dst io.Writer, src io.Reader) error {
-	for buf := make([]byte, leastBuffer); ; {
-		n, err := src.Read(buf)
-		if n > 0 {
-			if _, err := dst.Write(buf[:n]); err != nil {
-				return err
-			}
-		}
-		switch {
-		case err == io.EOF:
-			return nil
-		case err != nil:
-			return err
-		case n == len(buf) && n < mostBuffer:
-			buf = make([]byte, 4*n)
-		}
-	}
 }

@@ -135,16 +135,17 @@ func (in *inbox) deliver(r *run, from *datagram.Source) {
 
 // decisionWait is how long the first packet of a new session waits for the owner to take the session up. An answer could
 // otherwise go under the one before, which the other side may have lost: it is why there is a new one.
-const decisionWait = 2 * time.Millisecond
+const (
+	decisionWait = 20 * time.Millisecond // on a busy host; else some microseconds
+	decisionPoll = 20 * time.Microsecond
+)
 
-// awaitDecision is the one time that the packet path waits for the owner, once a session and for some microseconds.
+// awaitDecision is the one time that the packet path waits for the owner, once a session.
 func awaitDecision(s *wg.Session) {
 	for waited := time.Duration(0); waited < decisionWait && !s.Decided(); waited += decisionPoll {
 		time.Sleep(decisionPoll)
 	}
 }
-
-const decisionPoll = 20 * time.Microsecond
 
 // packet hands on one packet of p's.
 func (in *inbox) packet(p *peer, padded []byte) {

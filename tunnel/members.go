@@ -43,7 +43,7 @@ type peer struct {
 	state  atomic.Int32
 }
 
-// send sends datagrams by whatever path there is.
+// linked is how the socket reaches the member, asked for anew at each handshake.
 func (p *peer) linked() datagram.Peer {
 	if l := p.link.Load(); l != nil {
 		return *l

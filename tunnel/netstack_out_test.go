@@ -32,7 +32,7 @@ func TestStackSegments(t *testing.T) {
 				t.Errorf("%d bytes: %d packets, want %d", size, len(sent), want)
 			}
 			b.take(time.Now(), a.node, sent...)
-			stream(t, b.got(), seq, data, DefaultMTU)
+			carries(t, b.got(), seq, data, DefaultMTU)
 			if t.Failed() {
 				t.Fatalf("%s, %d bytes", ips[0], size)
 			}
@@ -65,7 +65,7 @@ func TestStackSegmentsWait(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.take(time.Now(), a.node, a.links[b.node].take()...)
-	stream(t, b.got(), 0, data, DefaultMTU)
+	carries(t, b.got(), 0, data, DefaultMTU)
 }
 
 // TestStackSegmentsBehindParked: with a session, packets still wait while others before them do.
@@ -82,7 +82,7 @@ func TestStackSegmentsBehindParked(t *testing.T) {
 	a.open(time.Now(), b.node)
 	hand(t, w, segmentOf(a.ip6, b.ip6, 30_000, data[30_000:], 1100))
 	b.take(time.Now(), a.node, a.links[b.node].take()...)
-	stream(t, b.got(), 0, data, DefaultMTU)
+	carries(t, b.got(), 0, data, DefaultMTU)
 }
 
 func TestStackSegmentsToHost(t *testing.T) {
@@ -93,7 +93,7 @@ func TestStackSegmentsToHost(t *testing.T) {
 		if err := hand(t, w, segmentOf(ips[0], ips[1], 7, data, 1200)); err != nil {
 			t.Fatal(err)
 		}
-		stream(t, a.got(), 7, data, DefaultMTU)
+		carries(t, a.got(), 7, data, DefaultMTU)
 	}
 }
 

@@ -134,8 +134,8 @@ func hand(t testing.TB, w *stackWriter, pkts ...*stack.PacketBuffer) tcpip.Error
 	return err
 }
 
-// stream fails unless packets are sound and carry the bytes want from seq on, each at most mtu long.
-func stream(t *testing.T, pkts [][]byte, seq uint32, want []byte, mtu int) {
+// carries fails unless packets are sound and carry the bytes want from seq on, each at most mtu long.
+func carries(t *testing.T, pkts [][]byte, seq uint32, want []byte, mtu int) {
 	t.Helper()
 	for i, p := range pkts {
 		what, err := sound(p)

@@ -14,28 +14,40 @@ const (
 	ipv6HeaderLen = 40
 )
 
-// addresses reads both ends of an IP packet and its size without what lies behind it; ok is false for anything that is
-// not a whole packet.
-func addresses(pkt []byte) (src, dst netip.Addr, size int, ok bool) {
+// ends are the addresses of both ends of a whole IP packet, and its size without what lies behind it; nil for anything
+// else.
+func ends(pkt []byte) (both []byte, size int) {
 	if len(pkt) < ipv4HeaderLen {
-		return src, dst, 0, false
+		return nil, 0
 	}
 	switch pkt[0] >> 4 {
 	case 4:
-		size = int(binary.BigEndian.Uint16(pkt[2:]))
-		if size > len(pkt) || size < ipv4HeaderLen {
-			return src, dst, 0, false
+		both, size = pkt[12:20], int(binary.BigEndian.Uint16(pkt[2:]))
+		if size < ipv4HeaderLen {
+			return nil, 0
 		}
-		return netip.AddrFrom4([4]byte(pkt[12:16])), netip.AddrFrom4([4]byte(pkt[16:20])), size, true
 	case 6:
 		if len(pkt) < ipv6HeaderLen {
-			return src, dst, 0, false
+			return nil, 0
 		}
-		size = int(binary.BigEndian.Uint16(pkt[4:])) + ipv6HeaderLen
-		if size > len(pkt) {
-			return src, dst, 0, false
-		}
-		return netip.AddrFrom16([16]byte(pkt[8:24])), netip.AddrFrom16([16]byte(pkt[24:40])), size, true
+		both, size = pkt[8:40], int(binary.BigEndian.Uint16(pkt[4:]))+ipv6HeaderLen
+	default:
+		return nil, 0
+	}
+	if size > len(pkt) {
+		return nil, 0
+	}
+	return both, size
+}
+
+// addresses are the ends of a whole IP packet as addresses, and its size; ok is false for anything else.
+func addresses(pkt []byte) (src, dst netip.Addr, size int, ok bool) {
+	both, size := ends(pkt)
+	switch len(both) {
+	case 8:
+		return netip.AddrFrom4([4]byte(both)), netip.AddrFrom4([4]byte(both[4:])), size, true
+	case 32:
+		return netip.AddrFrom16([16]byte(both)), netip.AddrFrom16([16]byte(both[16:])), size, true
 	}
 	return src, dst, 0, false
 }

@@ -1,9 +1,6 @@
 package tunnel
 
-import (
-	"bytes"
-	"encoding/binary"
-)
+import "bytes"
 
 // verdict remembers how the last packet was judged: those of one flow come one behind another, and the same addresses have
 // the same verdict as long as nothing changed and no policy looks at more. Owned by a goroutine of the packet path.
@@ -13,30 +10,6 @@ type verdict struct {
 	peer  *peer
 	ends  [32]byte // addresses of both ends
 	size  int      // of ends; 0: nothing is remembered
-}
-
-// ends are the addresses of both ends of a whole IP packet, and its size without what lies behind it; nil for anything
-// else.
-func ends(pkt []byte) (both []byte, size int) {
-	if len(pkt) < ipv4HeaderLen {
-		return nil, 0
-	}
-	switch pkt[0] >> 4 {
-	case 4:
-		both, size = pkt[12:20], int(binary.BigEndian.Uint16(pkt[2:]))
-		if size < ipv4HeaderLen {
-			return nil, 0
-		}
-	case 6:
-		if len(pkt) < ipv6HeaderLen {
-			return nil, 0
-		}
-		both, size = pkt[8:40], int(binary.BigEndian.Uint16(pkt[4:]))+ipv6HeaderLen
-	}
-	if size > len(pkt) {
-		return nil, 0
-	}
-	return both, size
 }
 
 // holds reports whether a packet between these ends has the verdict that is remembered.

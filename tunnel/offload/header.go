@@ -85,6 +85,34 @@ func (h header) put(buf []byte) {
 	binary.NativeEndian.PutUint16(buf[8:], h.csumOffset)
 }
 
+// Super reports whether a read is a superpacket, and not one packet as a program sent it.
+func Super(buf []byte) bool { return len(buf) >= HeaderLen && buf[1] != gsoNone }
+
+// Segmentation is what a stack leaves to do in a TCP packet that it gives away.
+type Segmentation struct {
+	IPv6       bool
+	HeaderLen  int  // bytes of the IP and TCP headers
+	IPLen      int  // bytes of the IP header
+	NeedsCsum  bool // the checksum field holds the sum of the pseudo header only
+	CsumOffset int  // of the checksum field, from the TCP header on
+	MSS        int  // the payload is longer; 0: it is not
+}
+
+// Put writes the virtio-net header that says so to buf, which has at least HeaderLen bytes.
+func (s Segmentation) Put(buf []byte) {
+	var h header
+	if s.NeedsCsum {
+		h.flags, h.csumStart, h.csumOffset = flagNeedsCsum, uint16(s.IPLen), uint16(s.CsumOffset)
+	}
+	if s.MSS > 0 {
+		h.gsoType, h.hdrLen, h.gsoSize = gsoTCP4, uint16(s.HeaderLen), uint16(s.MSS)
+		if s.IPv6 {
+			h.gsoType = gsoTCP6
+		}
+	}
+	h.put(buf)
+}
+
 // Header is the IP packet of what was read from the TUN, nil if there is none. All packets that a Split makes of it
 // have its addresses and ports.
 func Header(buf []byte) []byte {

@@ -1,7 +1,6 @@
 package wg
 
 import (
-	"encoding/binary"
 	"errors"
 	"sync"
 	"sync/atomic"
@@ -23,7 +22,7 @@ const (
 var ErrForged = errors.New("wg: not sealed by the peer")
 
 // Nonce is the memory of a nonce, one for each goroutine that seals or opens.
-type Nonce [12]byte
+type Nonce = [12]byte
 
 // Session is a pair of transport keys. Its methods are safe for concurrent use; Seal and Open only between acquiring it
 // (Peer.Acquire, Table.Acquire) and Release.
@@ -99,18 +98,16 @@ func (s *Session) Reserve(n int) (first uint64, ok bool) {
 // Seal makes buf a transport datagram in place. Before, buf[HeaderSize:HeaderSize+size] is the padded packet, and there
 // is room for the tag behind it. It returns the datagram's length.
 func (s *Session) Seal(n *Nonce, buf []byte, size int, counter uint64) int {
-	binary.LittleEndian.PutUint32(buf, noise.TypeData)
-	binary.LittleEndian.PutUint32(buf[4:], s.remote)
-	binary.LittleEndian.PutUint64(buf[8:], counter)
-	binary.LittleEndian.PutUint64(n[4:], counter)
+	noise.PutDataHeader(buf, s.remote, counter)
+	*n = noise.Nonce(counter)
 	s.send.Seal(buf[HeaderSize:HeaderSize], n[:], buf[HeaderSize:HeaderSize+size], nil)
 	return size + Overhead
 }
 
 // Open decrypts a datagram in place and returns the padded packet inside. Fresh must be asked next.
 func (s *Session) Open(n *Nonce, datagram []byte) (packet []byte, counter uint64, err error) {
-	counter = binary.LittleEndian.Uint64(datagram[8:])
-	binary.LittleEndian.PutUint64(n[4:], counter)
+	counter = noise.Counter(datagram)
+	*n = noise.Nonce(counter)
 	packet, err = s.receive.Open(datagram[HeaderSize:HeaderSize], n[:], datagram[HeaderSize:], nil)
 	if err != nil {
 		return nil, 0, ErrForged

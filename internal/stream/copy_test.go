@@ -1,4 +1,4 @@
-package tunnel
+package stream
 
 import (
 	"bytes"
@@ -30,7 +30,7 @@ type refusing struct{}
 
 func (refusing) Write([]byte) (int, error) { return 0, io.ErrClosedPipe }
 
-func TestTransfer(t *testing.T) {
+func TestCopy(t *testing.T) {
 	odd := errors.New("odd")
 	for _, tt := range []struct {
 		name   string
@@ -50,14 +50,23 @@ func TestTransfer(t *testing.T) {
 			src.chunks = append(src.chunks, counting(n))
 			sent.Write(counting(n))
 		}
-		if err := transfer(&got, src); err != tt.want {
+		if err := Copy(&got, src); err != tt.want {
 			t.Errorf("%s: %v", tt.name, err)
 		}
 		if src.most != tt.most || !bytes.Equal(got.Bytes(), sent.Bytes()) {
 			t.Errorf("%s: %d of %d bytes, with a buffer of up to %d", tt.name, got.Len(), sent.Len(), src.most)
 		}
 	}
-	if err := transfer(refusing{}, &steps{chunks: [][]byte{{1}}, err: io.EOF}); err != io.ErrClosedPipe {
+	if err := Copy(refusing{}, &steps{chunks: [][]byte{{1}}, err: io.EOF}); err != io.ErrClosedPipe {
 		t.Errorf("refused: %v", err)
 	}
+}
+
+// counting is n bytes that count.
+func counting(n int) []byte {
+	b := make([]byte, n)
+	for i := range b {
+		b[i] = byte(i)
+	}
+	return b
 }
