@@ -3,6 +3,7 @@ package netlab
 import (
 	"fmt"
 	"math"
+	"net/netip"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
@@ -25,6 +26,8 @@ const (
 type Match struct {
 	Hooks   Hook   // default Input
 	Iface   string // comes in by (Input, Forward) or leaves by (Output) this interface
+	Src     netip.Addr
+	Dst     netip.Addr
 	Proto   uint8  // an IP protocol: unix.IPPROTO_UDP, …
 	SrcPort uint16 // with Proto UDP or TCP
 	DstPort uint16
@@ -52,7 +55,7 @@ func (h *Host) DropRule(m Match) *Drop {
 	if m.Hooks == 0 {
 		m.Hooks = Input
 	}
-	c, table := h.newTable()
+	c, table := h.newTable(nftables.TableFamilyINet)
 	d := &Drop{host: h, table: table}
 	for _, k := range []struct {
 		hook Hook
@@ -91,8 +94,7 @@ func (d *Drop) Remove() {
 		return
 	}
 	d.final, d.gone = d.Count(), true
-	c, err := nftables.New(nftables.WithNetNSFd(int(d.host.ns)))
-	d.host.must("open nftables", err)
+	c := d.host.nftables()
 	c.DelTable(d.table)
 	d.host.must("remove drop rule", c.Flush())
 }
@@ -103,8 +105,7 @@ func (d *Drop) Count() uint64 {
 	if d.gone {
 		return d.final
 	}
-	c, err := nftables.New(nftables.WithNetNSFd(int(d.host.ns)))
-	d.host.must("open nftables", err)
+	c := d.host.nftables()
 	var n uint64
 	for _, ch := range d.chains {
 		rules, err := c.GetRules(d.table, ch)
@@ -147,10 +148,14 @@ func (m *Match) exprs(hook Hook) []expr.Any {
 		}
 		es = append(es, onIface(key, m.Iface)...)
 	}
+	if m.Src.IsValid() {
+		es = append(es, onAddr(m.Src, 12, 8)...)
+	}
+	if m.Dst.IsValid() {
+		es = append(es, onAddr(m.Dst, 16, 24)...)
+	}
 	if m.Proto != 0 {
-		es = append(es,
-			&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},
-			&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{m.Proto}})
+		es = append(es, onProto(m.Proto)...)
 	}
 	if m.SrcPort != 0 {
 		es = append(es, onTransport(0, binaryutil.BigEndian.PutUint16(m.SrcPort))...)
@@ -166,6 +171,27 @@ func (m *Match) exprs(hook Hook) []expr.Any {
 		es = append(es, firstPackets(m.First)...)
 	}
 	return append(es, &expr.Counter{}, &expr.Verdict{Kind: expr.VerdictDrop})
+}
+
+// onAddr matches an address, which begins at one offset of an IPv4 header and at another of an IPv6 header.
+func onAddr(a netip.Addr, offset4, offset6 uint32) []expr.Any {
+	family, offset := byte(unix.NFPROTO_IPV4), offset4
+	if a.Is6() {
+		family, offset = unix.NFPROTO_IPV6, offset6
+	}
+	return []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: 1},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{family}},
+		header(expr.PayloadBaseNetworkHeader, offset, uint32(a.BitLen()/8), 1),
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: a.AsSlice()},
+	}
+}
+
+func onProto(proto uint8) []expr.Any {
+	return []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{proto}},
+	}
 }
 
 func onTransport(offset int, want []byte) []expr.Any {

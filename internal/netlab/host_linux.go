@@ -9,7 +9,9 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"sync"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
@@ -28,10 +30,15 @@ type Host struct {
 	mnt     int       // its mount namespace; 0 until then
 	mntErr  error
 
-	mu     sync.Mutex
-	plugs  int // interfaces made so far, for their names
-	tables int // firewall tables made so far, for theirs
-	routes []*netlink.Route
+	nats       []*nat        // what it translates; as udpTimeout, for the test's goroutine
+	udpTimeout time.Duration // 0: the default
+
+	mu       sync.Mutex
+	plugs    int // interfaces made so far, for their names
+	switches int // built-in switches, for theirs
+	tables   int // firewall tables, for theirs
+	cards    []*Iface
+	routes   []*netlink.Route
 }
 
 // Name is the name it was made with.
@@ -103,9 +110,31 @@ func (h *Host) Dial(ctx context.Context, network, addr string) (c net.Conn, err 
 // Sysctl sets a kernel parameter of the namespace, named as below /proc/sys: "net/ipv4/ip_forward".
 func (h *Host) Sysctl(name, value string) {
 	h.lab.t.Helper()
-	h.must("sysctl "+name, h.Do(func() error {
+	h.must("sysctl "+name, h.trySysctl(name, value))
+}
+
+func (h *Host) trySysctl(name, value string) error {
+	return h.Do(func() error {
 		return os.WriteFile(filepath.Join("/proc/sys", name), []byte(value), 0)
-	}))
+	})
+}
+
+// Card is the host's first network card that is still there. It is nil when there is none.
+func (h *Host) Card() *Iface {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if len(h.cards) == 0 {
+		return nil
+	}
+	return h.cards[0]
+}
+
+// dropCard forgets a card that was removed, with the routes that led to it.
+func (h *Host) dropCard(i *Iface) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.cards = slices.DeleteFunc(h.cards, func(o *Iface) bool { return o == i })
+	h.routes = slices.DeleteFunc(h.routes, func(r *netlink.Route) bool { return r.LinkIndex == i.link.Attrs().Index })
 }
 
 // DefaultRoute sends what has no other route to via, in via's address family. It replaces the one before.
@@ -124,12 +153,16 @@ func (h *Host) Route(cidr, via string) {
 	h.lab.t.Helper()
 	dst, err := netlink.ParseIPNet(cidr)
 	h.must("route "+cidr, err)
-	r := &netlink.Route{Dst: dst, Gw: net.IP(netip.MustParseAddr(via).AsSlice())}
-	h.must("route "+cidr, h.links.RouteReplace(r))
+	h.addRoute(&netlink.Route{Dst: dst, Gw: net.IP(netip.MustParseAddr(via).AsSlice())})
+}
+
+func (h *Host) addRoute(r *netlink.Route) {
+	h.lab.t.Helper()
+	h.must("route "+r.Dst.String(), h.links.RouteReplace(r))
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for i, o := range h.routes {
-		if o.Dst.String() == dst.String() {
+		if o.Dst.String() == r.Dst.String() {
 			h.routes[i] = r
 			return
 		}
@@ -137,16 +170,36 @@ func (h *Host) Route(cidr, via string) {
 	h.routes = append(h.routes, r)
 }
 
+// dropRoute forgets a route that was added, if there is one.
+func (h *Host) dropRoute(cidr string) {
+	h.lab.t.Helper()
+	h.mu.Lock()
+	at := slices.IndexFunc(h.routes, func(r *netlink.Route) bool { return r.Dst.String() == cidr })
+	var r *netlink.Route
+	if at >= 0 {
+		r = h.routes[at]
+		h.routes = slices.Delete(h.routes, at, at+1)
+	}
+	h.mu.Unlock()
+	if r == nil {
+		return
+	}
+	// The kernel drops it by itself with the interface.
+	if err := h.links.RouteDel(r); err != nil && !errors.Is(err, unix.ESRCH) {
+		h.must("remove route "+cidr, err)
+	}
+}
+
 // restoreRoutes puts back what the kernel dropped with an interface. A route through one that is still down cannot
 // be put back yet, and need not be.
 func (h *Host) restoreRoutes() {
 	h.lab.t.Helper()
 	h.mu.Lock()
-	routes := h.routes
+	routes := slices.Clone(h.routes)
 	h.mu.Unlock()
 	for _, r := range routes {
 		if err := h.links.RouteReplace(r); err != nil && !errors.Is(err, unix.ENETUNREACH) &&
-			!errors.Is(err, unix.EHOSTUNREACH) {
+			!errors.Is(err, unix.EHOSTUNREACH) && !errors.Is(err, unix.ENETDOWN) {
 			h.must("restore route "+r.Dst.String(), err)
 		}
 	}

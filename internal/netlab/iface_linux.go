@@ -9,72 +9,82 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Switch is a layer-2 segment: a bridge in a namespace of its own, without addresses.
-type Switch struct {
-	host   *Host
-	bridge netlink.Link
-	ports  int
-}
-
-// Switch makes a segment without ports.
-func (l *Lab) Switch(name string) *Switch {
-	l.t.Helper()
-	h := l.namespace(name)
-	// A bridge speaks IPv6 for itself unless told not to, and would show up in captures.
-	h.Sysctl("net/ipv6/conf/default/disable_ipv6", "1")
-	snooping := false // a querier is needed for it, and there is none
-	br := &netlink.Bridge{LinkAttrs: netlink.NewLinkAttrs(), MulticastSnooping: &snooping}
-	br.Name = "br0"
-	h.must("add bridge", h.links.LinkAdd(br))
-	h.must("set bridge up", h.links.LinkSetUp(br))
-	return &Switch{host: h, bridge: br}
-}
-
-// Iface is a host's network card with its cable. For the test's goroutine.
+// Iface is a host's network card with its cable, which goes to a switch or to another card. For the test's goroutine.
 type Iface struct {
 	host  *Host
-	sw    *Switch
 	name  string
 	link  netlink.Link // the host's end
-	port  netlink.Link // the switch's end
 	addrs []netip.Prefix
+
+	sw   *Switch
+	port netlink.Link // the switch's end
+	far  *Iface       // the other end of a cable without a switch
+	hop  *hop         // what carries the cable's frames; nil for the kernel
+	end  int          // of the hop
+	cut  []func()     // what mends the cable; nil unless it is cut
 }
 
 // Plug gives the host a card (eth0, then eth1, …) with the addresses, cabled to the switch, and returns when they
 // work. An address is written with its prefix: "10.1.0.2/24", "fd01::2/64".
 func (h *Host) Plug(sw *Switch, addrs ...string) *Iface {
 	h.lab.t.Helper()
-	h.mu.Lock()
-	i := &Iface{host: h, sw: sw, name: fmt.Sprintf("eth%d", h.plugs)}
-	h.plugs++
-	h.mu.Unlock()
-	port := fmt.Sprintf("port%d", sw.ports)
+	return h.plug(sw, addrs, Line{})
+}
+
+func (h *Host) plug(sw *Switch, addrs []string, line Line) *Iface {
+	h.lab.t.Helper()
+	i := h.nextCard(addrs)
+	i.sw = sw
+	port := fmt.Sprintf("%s.%d", sw.bridge.Attrs().Name, sw.ports)
 	sw.ports++
-	veth := netlink.NewVeth(netlink.NewLinkAttrs())
-	veth.Name, veth.PeerName, veth.PeerNamespace = i.name, port, netlink.NsFd(sw.host.ns)
-	h.must("add "+i.name, h.links.LinkAdd(veth))
-	i.link = h.link(i.name)
-	// A neighbour that did not answer is asked again soon, so that it is not the kernel's second which a test of a
-	// short outage measures.
-	h.Sysctl("net/ipv4/neigh/"+i.name+"/retrans_time_ms", "50")
-	h.Sysctl("net/ipv6/neigh/"+i.name+"/retrans_time_ms", "50")
+	i.wire(sw.host, port, line)
+	i.found()
 	i.port = sw.host.link(port)
 	sw.host.must("join bridge", sw.host.links.LinkSetMaster(i.port, sw.bridge))
 	sw.host.must("set port up", sw.host.links.LinkSetUp(i.port))
-	i.addrs = parsePrefixes(addrs)
 	i.SetUp()
 	return i
+}
+
+// nextCard is a card without its link.
+func (h *Host) nextCard(addrs []string) *Iface {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	i := &Iface{host: h, name: fmt.Sprintf("eth%d", h.plugs), addrs: parsePrefixes(addrs)}
+	h.plugs++
+	h.cards = append(h.cards, i)
+	return i
+}
+
+// found takes the link that was made for the card.
+func (i *Iface) found() {
+	i.host.lab.t.Helper()
+	i.link = i.host.link(i.name)
+	// A neighbour that did not answer is asked again soon, so that it is not the kernel's second which a test of a
+	// short outage measures.
+	i.host.Sysctl("net/ipv4/neigh/"+i.name+"/retrans_time_ms", "50")
+	i.host.Sysctl("net/ipv6/neigh/"+i.name+"/retrans_time_ms", "50")
 }
 
 // Name is its name within the host.
 func (i *Iface) Name() string { return i.name }
 
 // Addr is the first address it was given. It is zero when it was given none.
-func (i *Iface) Addr() netip.Addr {
-	if len(i.addrs) == 0 {
-		return netip.Addr{}
+func (i *Iface) Addr() netip.Addr { return i.first(func(netip.Addr) bool { return true }) }
+
+// Addr4 is the first IPv4 address it was given. It is zero when it was given none.
+func (i *Iface) Addr4() netip.Addr { return i.first(netip.Addr.Is4) }
+
+// Addr6 is the first IPv6 address it was given. It is zero when it was given none.
+func (i *Iface) Addr6() netip.Addr { return i.first(netip.Addr.Is6) }
+
+func (i *Iface) first(fits func(netip.Addr) bool) netip.Addr {
+	for _, p := range i.addrs {
+		if fits(p.Addr()) {
+			return p.Addr()
+		}
 	}
-	return i.addrs[0].Addr()
+	return netip.Addr{}
 }
 
 // SetAddr replaces all addresses, as a new lease does.
@@ -86,19 +96,34 @@ func (i *Iface) SetAddr(addrs ...string) {
 	i.addrs = parsePrefixes(addrs)
 	i.addAddrs()
 	i.host.restoreRoutes()
+	i.host.forgetOutside(i)
 	i.waitReady()
 }
 
 // Unplug pulls the cable: the card stays, with its addresses, and loses its carrier.
 func (i *Iface) Unplug() {
 	i.host.lab.t.Helper()
-	i.sw.host.must("unplug", i.sw.host.links.LinkSetDown(i.port))
+	if i.hop != nil {
+		i.host.must("unplug", i.hop.carrier(i.end, false))
+	}
+	if i.far != nil {
+		i.far.SetDown()
+	} else {
+		i.sw.host.must("unplug", i.sw.host.links.LinkSetDown(i.port))
+	}
 }
 
-// Replug puts the cable back into the same switch.
+// Replug puts the cable back to where it was.
 func (i *Iface) Replug() {
 	i.host.lab.t.Helper()
-	i.sw.host.must("replug", i.sw.host.links.LinkSetUp(i.port))
+	if i.hop != nil {
+		i.host.must("replug", i.hop.carrier(i.end, true))
+	}
+	if i.far != nil {
+		i.far.SetUp()
+	} else {
+		i.sw.host.must("replug", i.sw.host.links.LinkSetUp(i.port))
+	}
 	i.waitReady()
 }
 
@@ -117,17 +142,31 @@ func (i *Iface) SetUp() {
 	i.waitReady()
 }
 
-// SetMTU sets the largest packet the card and its switch port take.
+// SetMTU sets the largest packet that both ends of its cable take. A router in front of it tells senders of larger
+// packets so.
 func (i *Iface) SetMTU(mtu int) {
 	i.host.lab.t.Helper()
 	i.host.must("set mtu", i.host.links.LinkSetMTU(i.link, mtu))
+	if i.far != nil {
+		i.far.host.must("set mtu", i.far.host.links.LinkSetMTU(i.far.link, mtu))
+		return
+	}
 	i.sw.host.must("set mtu", i.sw.host.links.LinkSetMTU(i.port, mtu))
 }
 
-// Remove takes the card out of the host.
+// Remove takes the card out of the host, and with it the other end of its cable.
 func (i *Iface) Remove() {
 	i.host.lab.t.Helper()
-	i.host.must("remove "+i.name, i.host.links.LinkDel(i.link))
+	if i.hop != nil {
+		i.host.must("remove "+i.name, i.hop.Close()) // the devices go with their files
+		i.host.lab.disown(i.hop)
+	} else {
+		i.host.must("remove "+i.name, i.host.links.LinkDel(i.link))
+	}
+	i.host.dropCard(i)
+	if i.far != nil {
+		i.far.host.dropCard(i.far)
+	}
 }
 
 func (i *Iface) addAddrs() {
@@ -152,7 +191,8 @@ func (i *Iface) waitReady() {
 
 func (i *Iface) ready() bool {
 	i.host.lab.t.Helper()
-	if i.host.link(i.name).Attrs().OperState != netlink.OperUp {
+	state := i.host.link(i.name).Attrs().OperState
+	if state != netlink.OperUp && (i.hop == nil || state != netlink.OperUnknown) { // which a TAP is until first pulled
 		return false
 	}
 	addrs, err := i.host.links.AddrList(i.link, netlink.FAMILY_V6)

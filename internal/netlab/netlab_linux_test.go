@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -148,6 +149,15 @@ func TestIfaceStates(t *testing.T) {
 	reach("unplugged", false)
 	ia.Replug()
 	reach("replugged", true)
+	ia.Cut()
+	ia.Cut()
+	reach("cut", false)
+	if state := a.link("eth0").Attrs().OperState; state != netlink.OperUp {
+		t.Errorf("a cut cable shows as %v", state)
+	}
+	ia.Mend()
+	ia.Mend()
+	reach("mended", true)
 	ia.SetDown()
 	reach("down", false)
 	ia.SetUp()
@@ -235,6 +245,45 @@ func TestProcessStop(t *testing.T) {
 	if !ended(killed.Pid()) {
 		t.Error("killed program is still there")
 	}
+}
+
+// A paused program does nothing, goes on when it is resumed, and ends like any other.
+func TestProcessPause(t *testing.T) {
+	a, _, _, _ := pair(t)
+	start := func() *Process {
+		t.Helper()
+		p, err := a.Start(Proc{Path: "sh", Args: []string{"-c", "trap 'echo bye; exit 0' TERM INT; while :; do echo tick; sleep 0.01; done"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := p.WaitOutput(within(t, soon), "tick"); err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	p := start()
+	p.Pause()
+	deadline := time.Now().Add(soon)
+	for before := -1; before != len(p.Output()); {
+		if time.Now().After(deadline) {
+			t.Fatal("it runs on while paused")
+		}
+		before = len(p.Output())
+		<-time.After(5 * 10 * time.Millisecond) // several ticks long: their absence is what is looked for
+	}
+	silent := p.Output()
+	p.Resume()
+	for p.Output() == silent {
+		if time.Now().After(deadline) {
+			t.Fatal("it does not go on")
+		}
+		<-time.After(time.Millisecond)
+	}
+	p.Pause()
+	if err := p.Stop(); err != nil || !strings.Contains(p.Output(), "bye") {
+		t.Errorf("stop of a paused program: %v, output %q", err, p.Output())
+	}
+	start().Pause() // the world's end ends it without waiting
 }
 
 // A world leaves nothing behind, not even what a program has started.

@@ -142,6 +142,7 @@ func (p *Process) Stop() error { return p.end(syscall.SIGTERM) }
 
 func (p *Process) end(sig syscall.Signal) error {
 	p.Signal(sig)
+	p.Resume()
 	select {
 	case <-p.done:
 	case <-time.After(Grace):
@@ -161,6 +162,12 @@ func (p *Process) Kill() {
 	p.Signal(syscall.SIGKILL)
 	<-p.done
 }
+
+// Pause stops it from running, with all its sockets open (SIGSTOP), until Resume or its end.
+func (p *Process) Pause() { p.Signal(unix.SIGSTOP) }
+
+// Resume lets it run again after Pause.
+func (p *Process) Resume() { p.Signal(unix.SIGCONT) }
 
 // Signal sends it a signal. It does nothing when the program has ended.
 func (p *Process) Signal(sig os.Signal) {
@@ -197,6 +204,7 @@ func (p *Process) name() string { return filepath.Base(p.cmd.Path) + " on " + p.
 func endAll(procs []*Process) {
 	for _, p := range procs {
 		p.Signal(os.Interrupt)
+		p.Resume()
 	}
 	grace, cancel := context.WithTimeout(context.Background(), Grace)
 	defer cancel()
