@@ -84,7 +84,6 @@ var owners = map[string][]string{
 	"github.com/pion/stun":               {"discovery", "relay"},
 	"github.com/hashicorp/mdns":          {"discovery"},
 	"github.com/huin/goupnp":             {"discovery"},
-	"github.com/jackpal/go-nat-pmp":      {"discovery"},
 	"github.com/anacrolix/dht":           {"discovery"},
 	"github.com/spf13/cobra":             {"cmd"},
 }

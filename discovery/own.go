@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/meshnet/meshnet/identity"
 	"github.com/meshnet/meshnet/netmap"
@@ -12,13 +13,30 @@ import (
 // fewMembers is how many connected members make a single one's word too little.
 const fewMembers = 3
 
+const (
+	// stunLife is how long an address that STUN servers saw is still told of, when they see another one now: the NAT may
+	// keep the old mapping for as long, and a round that got no answer proves nothing.
+	stunLife = 3 * time.Minute
+	maxSeen  = 8 // STUN addresses
+)
+
 // Own is where this node may be reached. Safe for concurrent use.
 type Own struct {
 	mu       sync.Mutex
 	local    []netip.AddrPort                // guarded by mu
+	port     uint16                          // of the socket; guarded by mu
 	static   []netip.AddrPort                // guarded by mu
+	mapped   netip.AddrPort                  // by the router; guarded by mu
+	stun     []seen                          // those of the last report first; guarded by mu
+	hard     bool                            // the NAT's mapping depends on the destination; guarded by mu
 	observed map[identity.PeerID]observation // guarded by mu
 	order    map[netip.AddrPort]int          // when an observed address was first believed; guarded by mu
+}
+
+// seen is an address that a STUN server saw, and when that was last so.
+type seen struct {
+	addr netip.AddrPort
+	at   time.Time
 }
 
 type observation struct {
@@ -41,7 +59,41 @@ func (o *Own) SetLocal(addrs []netip.Addr, port uint16) {
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.local = local
+	o.local, o.port = local, port
+}
+
+// SetReport takes what STUN servers see. Addresses that they saw before are kept for three minutes.
+func (o *Own) SetReport(rep Report) {
+	var all []seen
+	for _, a := range rep.Mapped {
+		if told(a) {
+			all = append(all, seen{a, rep.At})
+		}
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, s := range o.stun {
+		known := slices.ContainsFunc(all, func(n seen) bool { return n.addr == s.addr })
+		if !known && rep.At.Sub(s.at) < stunLife {
+			all = append(all, s)
+		}
+	}
+	o.stun = all[:min(len(all), maxSeen)]
+	o.hard = rep.NAT == netmap.NATHard
+}
+
+// ForgetSTUN drops what STUN servers saw: the node is in another network.
+func (o *Own) ForgetSTUN() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.stun, o.hard = nil, false
+}
+
+// SetPortMap takes the outside address of the router's port mapping; zero: there is none.
+func (o *Own) SetPortMap(external netip.AddrPort) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.mapped = external
 }
 
 // Observed takes where a member sees our packets come from.
@@ -65,31 +117,6 @@ func (o *Own) Local() []netip.AddrPort {
 	return slices.Clone(o.local)
 }
 
-// Endpoints lists what to tell others, in the order of how likely it is to work for them: advertised, local, seen by
-// members. An address that members saw is believed from an admin, or while fewer than three are connected, else when
-// two agree.
-func (o *Own) Endpoints() []netmap.Endpoint {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	var all []netmap.Endpoint
-	add := func(a netip.AddrPort, s netmap.Source) {
-		a = netip.AddrPortFrom(a.Addr().Unmap().WithZone(""), a.Port())
-		if !slices.ContainsFunc(all, func(e netmap.Endpoint) bool { return e.Addr == a }) {
-			all = append(all, netmap.Endpoint{Addr: a, Source: s})
-		}
-	}
-	for _, a := range o.static {
-		add(a, netmap.SourceStatic)
-	}
-	for _, a := range o.local {
-		add(a, netmap.SourceLocal)
-	}
-	for _, a := range o.believed() {
-		add(a, netmap.SourcePeer)
-	}
-	return all
-}
-
 // believed are the observed addresses that count, those first believed first. Called with mu held.
 func (o *Own) believed() []netip.AddrPort {
 	votes := make(map[netip.AddrPort]int)
@@ -101,8 +128,7 @@ func (o *Own) believed() []netip.AddrPort {
 	}
 	var all []netip.AddrPort
 	for addr, n := range votes {
-		ip := addr.Addr()
-		if n < 2 || ip.IsLoopback() || ip.IsLinkLocalUnicast() || ip.IsUnspecified() {
+		if n < 2 || !told(addr) {
 			continue
 		}
 		if _, known := o.order[addr]; !known {
@@ -117,4 +143,10 @@ func (o *Own) believed() []netip.AddrPort {
 	}
 	slices.SortFunc(all, func(a, b netip.AddrPort) int { return o.order[a] - o.order[b] })
 	return all
+}
+
+// told reports whether somebody else's word for an address of ours is worth telling.
+func told(a netip.AddrPort) bool {
+	ip := a.Addr()
+	return a.Port() != 0 && scopeOf(ip) >= scopeSite && !ip.IsUnspecified() && !ip.IsMulticast()
 }
