@@ -1,6 +1,7 @@
 package meshnet
 
 import (
+	"crypto/x509"
 	"log/slog"
 	"net/netip"
 	"time"
@@ -39,6 +40,25 @@ type Config struct {
 	Advertise []netip.AddrPort
 	// Bootstrap are "host:port" of nodes to try first.
 	Bootstrap []string
+	// STUN are "host:port" of servers that tell this node its address as they see it, beside the relay servers.
+	STUN []string
+	// PortMap asks the router for a port (PCP, NAT-PMP, UPnP).
+	PortMap bool
+
+	// RelayServers are relay URLs, https://host:port[#sha256=HEX], beside those that members serve.
+	RelayServers []string
+	// RelayRoots are the authorities that certificates of relay servers may come from. nil: the system's. One that is
+	// pinned in its URL needs none.
+	RelayRoots *x509.CertPool
+	// Relay makes this node a relay server too. nil: it is none.
+	Relay *RelayConfig
+	// MemberRelay says whether this node passes on packets between members who reach each other in no other way.
+	MemberRelay MemberRelayMode
+	// MemberRelayRate is how much of that at most, in bytes per second. 0: 2.5 million (20 Mbit/s); negative: no limit.
+	MemberRelayRate int64
+
+	// Metrics is an address where Prometheus metrics are served, at /metrics. "": none. One that is taken is an error.
+	Metrics string
 
 	// SOCKS5 and HTTPProxy are addresses of local proxies into the network. "": none.
 	SOCKS5, HTTPProxy string
@@ -57,4 +77,28 @@ const (
 	TUNOff     TUNMode = iota // userspace
 	TUNTry                    // a TUN where it can be had, else userspace
 	TUNRequire                // a TUN, or Start fails with ErrNoTUN
+)
+
+// RelayConfig of a node that is a relay server.
+type RelayConfig struct {
+	// Addr is where it listens, for TLS and, on the same port of UDP, for STUN. "": ":9000".
+	Addr string
+	// AddrFixed makes an Addr that is taken an error; otherwise a free port is used instead.
+	AddrFixed bool
+	// Public is the "host:port" where others reach it. "": the certificate's name, or an address of this host.
+	Public string
+	// TLSCert and TLSKey are PEM files, read again when they change; one may hold both. "": a self-signed certificate,
+	// which is kept in the state folder and named in the relay's URL by its hash.
+	TLSCert, TLSKey string
+}
+
+// MemberRelayMode says whether a node passes on packets between other members. They are sealed end to end: it cannot
+// read them.
+type MemberRelayMode string
+
+// The modes.
+const (
+	MemberRelayAuto MemberRelayMode = "auto" // where the node is reachable from outside and its link is not metered; "" is the same
+	MemberRelayOn   MemberRelayMode = "on"   // wherever it is reachable
+	MemberRelayOff  MemberRelayMode = "off"
 )

@@ -3,7 +3,6 @@ package meshnet
 import (
 	"context"
 	"net/netip"
-	"slices"
 	"time"
 
 	"github.com/meshnet/meshnet/control"
@@ -67,19 +66,16 @@ func (n *Node) onSocket(e magicsock.Event) {
 	case magicsock.EventPathChanged:
 		n.log.Debug("path", "peer", e.Peer, "endpoint", e.Path.Addr, "kind", e.Path.Kind, "reason", e.Reason)
 		n.publish(EventPathChanged, peer, map[string]any{
-			"path": pathStatus(magicsock.PeerInfo{Path: e.Path, Reason: e.Reason}),
-			"from": pathStatus(magicsock.PeerInfo{Path: e.Old}),
+			"path": n.pathStatus(magicsock.PeerInfo{Path: e.Path, Reason: e.Reason}),
+			"from": n.pathStatus(magicsock.PeerInfo{Path: e.Old}),
 		})
 	}
 }
 
 // observed takes where a member sees us.
 func (n *Node) observed(by identity.PeerID, addr netip.AddrPort, admin bool) {
-	before := n.endpoints()
-	n.own.Observed(by, addr, admin)
-	if !slices.Equal(before, n.endpoints()) {
-		n.endpointsChanged()
-	}
+	n.out.own.Observed(by, addr, admin)
+	n.out.poke()
 }
 
 // onMesh takes the events of control.
@@ -95,7 +91,8 @@ func (n *Node) onMesh(e control.Event) {
 		}
 	case control.EventSessionDown:
 		n.setSession(e.Peer, false)
-		n.own.Forget(e.Peer)
+		n.out.own.Forget(e.Peer)
+		n.out.poke()
 		if e.Left { // its next start is a new contact; packets until then are parked, not sent into the void
 			n.tun.Disconnect(e.Peer)
 		}
@@ -113,7 +110,7 @@ func (n *Node) onMesh(e control.Event) {
 		if err := n.reconcile(); err != nil { // it may be known only since its introduction
 			n.log.Error("apply the network map", "err", err)
 		}
-		n.conn.Found(e.Peer, e.Observed, time.Duration(e.Skew))
+		n.conn.Found(e.Peer, e.Place, time.Duration(e.Skew))
 		n.conn.Contact(e.Peer)
 	case control.EventSkew:
 		n.conn.SetSkew(time.Duration(e.Skew))

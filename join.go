@@ -5,12 +5,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"time"
 
 	"github.com/meshnet/meshnet/control"
 	"github.com/meshnet/meshnet/control/ledger"
 	"github.com/meshnet/meshnet/discovery"
+	"github.com/meshnet/meshnet/internal/datagram"
 )
 
 const (
@@ -28,13 +28,14 @@ func (n *Node) join(ctx context.Context, token ledger.Token) error {
 		defer cancel()
 	}
 	packets := make(chan control.Datagram, joinQueue)
-	take := func(from netip.AddrPort, pkt []byte) {
+	take := func(from datagram.Place, pkt []byte) {
 		select {
 		case packets <- control.Datagram{From: from, Data: bytes.Clone(pkt)}:
 		default:
 		}
 	}
 	n.rendezvous.Store(&take)
+	n.passes.use(token.RelayPass)
 	last := "nobody answered"
 	hint := time.AfterFunc(joinHintAfter, func() {
 		n.log.Warn("still asking to be let in; is a member running that this host reaches over UDP?",
@@ -43,7 +44,7 @@ func (n *Node) join(ctx context.Context, token ledger.Token) error {
 	defer hint.Stop()
 	err := control.Enter(ctx, control.Entrance{
 		Logger: n.log, Identity: n.id, Token: token, Bootstrap: n.cfg.Bootstrap, Store: n.state.store,
-		Resolve: discovery.Resolve, Send: n.conn.SendRendezvous, Packets: packets, Dial: n.tun.DialControl,
+		Resolve: discovery.Resolve, Send: n.conn.SendRendezvous, UseRelay: n.useRelay, Packets: packets, Dial: n.tun.DialControl,
 		Provisional: func(p control.Provisional) { n.onProvisional(p, true) },
 		Refused: func(reason string) {
 			last = reason

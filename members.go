@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/meshnet/meshnet/control"
@@ -36,8 +37,9 @@ func adminError(what string, err error) error {
 	return fmt.Errorf("%s: %w", what, err)
 }
 
-// Invite makes an invite. Admins only.
-func (n *Node) Invite(_ context.Context, o InviteOptions) (Invitation, error) {
+// Invite makes an invite. Admins only. The token says where to ask, so right after the start it waits for a relay server
+// to be home to this node, if there is one, for up to 5 s or until ctx ends.
+func (n *Node) Invite(ctx context.Context, o InviteOptions) (Invitation, error) {
 	expires := o.Expires
 	switch {
 	case expires == 0:
@@ -45,12 +47,28 @@ func (n *Node) Invite(_ context.Context, o InviteOptions) (Invitation, error) {
 	case expires < 0:
 		expires = 0
 	}
-	token, err := n.mesh.NewInvite(o.Tags, expires, o.Uses, n.endpoints())
+	n.awaitHome(ctx)
+	token, err := n.mesh.NewInvite(o.Tags, expires, o.Uses)
 	if err != nil {
 		return Invitation{}, adminError("invite", err)
 	}
 	id := token.InviteID().String()
 	return Invitation{ID: id[:32], Token: token.String()}, nil
+}
+
+// awaitHome waits until a relay server is home to this node, while that may still be found out.
+func (n *Node) awaitHome(ctx context.Context) {
+	ctx, cancel := context.WithDeadline(ctx, n.started.Add(rendezvousAfter))
+	defer cancel()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for len(n.relayServers()) > 0 && !slices.ContainsFunc(n.out.homed(), func(h netmap.Home) bool { return h.Relay != "" }) {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
 }
 
 // Invites lists all invites, in the order in which they were made.
@@ -104,6 +122,9 @@ func (n *Node) Members() []MemberStatus {
 		s.IPs = append(s.IPs, m.IP6)
 		if m.Admin {
 			s.Roles = append(s.Roles, string(netmap.RoleAdmin))
+		}
+		if slices.ContainsFunc(m.Offers, func(o control.Offer) bool { return o.What == ledger.OfferRelay && o.Offered && o.Approved }) {
+			s.Roles = append(s.Roles, string(netmap.RoleRelay))
 		}
 		if !m.Acceptor.IsZero() {
 			by := m.Acceptor.String()
@@ -161,7 +182,7 @@ func (n *Node) Ping(ctx context.Context, peer string, seq, size int, timeout tim
 	defer cancel()
 	rtt, err := n.tun.Ping(ctx, p.Control, size)
 	if info, ok := n.conn.Peer(p.ID); ok {
-		r.Path = pathStatus(info)
+		r.Path = n.pathStatus(info)
 	}
 	if err != nil {
 		if errors.Is(ctx.Err(), context.DeadlineExceeded) {

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"iter"
 	"log/slog"
-	"net/netip"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -17,9 +16,11 @@ import (
 	"github.com/meshnet/meshnet/control/ledger"
 	"github.com/meshnet/meshnet/discovery"
 	"github.com/meshnet/meshnet/identity"
+	"github.com/meshnet/meshnet/internal/datagram"
 	"github.com/meshnet/meshnet/magicsock"
 	"github.com/meshnet/meshnet/netmap"
 	"github.com/meshnet/meshnet/platform"
+	"github.com/meshnet/meshnet/relay"
 	"github.com/meshnet/meshnet/tunnel"
 )
 
@@ -42,15 +43,18 @@ type Node struct {
 	sys     system
 	conn    *magicsock.Conn
 	tun     *tunnel.Tunnel
-	own     *discovery.Own
+	out     outside
+	pool    *relay.Pool
+	passes  passes
 	mesh    *control.Mesh // set before member
 	bus     bus
 	started time.Time
 	noTUN   error // why there is no TUN, where one was tried
 
-	rendezvous atomic.Pointer[func(netip.AddrPort, []byte)] // who takes datagrams of joining
+	rendezvous atomic.Pointer[func(datagram.Place, []byte)] // who takes datagrams of joining
 	applied    atomic.Pointer[netmap.Map]                   // what the workers were told last
 	listening  atomic.Pointer[ListenStatus]
+	relay      atomic.Pointer[ownRelay]
 	member     atomic.Bool // mesh is there
 	stopping   atomic.Bool
 	problems   atomic.Pointer[[]Health]
@@ -89,7 +93,7 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 	}
 	n := &Node{
 		cfg: cfg, log: cfg.Logger, state: st, id: st.id, sys: newSystem(cfg.Logger), started: time.Now(),
-		own: discovery.NewOwn(cfg.Advertise), done: make(chan struct{}), change: make(chan struct{}, 1),
+		out: outside{own: discovery.NewOwn(cfg.Advertise)}, done: make(chan struct{}), change: make(chan struct{}, 1),
 		provisional: make(map[identity.PeerID]control.Provisional), sessions: make(map[identity.PeerID]bool),
 		asked: make(map[identity.PeerID]time.Time),
 	}

@@ -26,6 +26,13 @@ func (n *Node) serveProxies(ctx context.Context) error {
 			return err
 		}
 	}
+	var err error
+	if listen.Metrics, err = n.serveMetrics(ctx); err != nil {
+		return err
+	}
+	if at := n.relay.Load().addr(); at.IsValid() {
+		listen.Relay = optional(at.String())
+	}
 	n.listening.Store(listen)
 	if n.tun.Userspace() && n.cfg.ForwardInbound {
 		n.tun.ForwardInbound(n.inboundTarget)

@@ -59,8 +59,9 @@ func (n *Node) reconcile() error {
 		n.setMembers(now)
 	}
 	n.conn.SetMap(now)
+	n.setRelayServers()
 	var err error
-	if changes.Self {
+	if renumbered(old, now) {
 		n.tun.SetSelf(now.Network, now.Self.IP4, now.Self.IP6)
 		err = n.applyHost(now)
 	}
@@ -70,6 +71,11 @@ func (n *Node) reconcile() error {
 	n.applied.Store(now)
 	n.tellChanges(old, changes)
 	return err
+}
+
+// renumbered reports whether the host has to know of changes: what else is said of this node is for others.
+func renumbered(old, now *netmap.Map) bool {
+	return old == nil || old.Network != now.Network || old.Self.IP4 != now.Self.IP4 || old.Self.IP6 != now.Self.IP6
 }
 
 // carriesOthers reports whether the tunnel has to know of changes: most are of names and endpoints only.
@@ -177,7 +183,7 @@ func (n *Node) onProvisional(p control.Provisional, initiate bool) {
 	n.mu.Lock()
 	n.provisional[p.Node] = p
 	n.mu.Unlock()
-	n.conn.AddProvisional(p.Node, p.WG, p.Addr)
+	n.conn.AddProvisional(p.Node, p.WG, p.Place)
 	n.setMembers(current)
 	if initiate {
 		n.tun.Renew(p.Node)
@@ -217,7 +223,7 @@ func (n *Node) endJoin() {
 // endpoints are where others may reach this node.
 func (n *Node) endpoints() []netip.AddrPort {
 	var all []netip.AddrPort
-	for _, e := range n.own.Endpoints() {
+	for _, e := range n.out.own.Endpoints() {
 		all = append(all, e.Addr)
 	}
 	return all
@@ -240,8 +246,8 @@ func (n *Node) lookAtHost() {
 		return
 	}
 	addrs, loopback := platform.Usable(host, n.tun.InterfaceName(), n.overlays())
-	n.own.SetLocal(addrs, n.conn.Port())
-	own := n.own.Local()
+	n.out.own.SetLocal(addrs, n.conn.Port())
+	own := n.out.own.Local()
 	for _, a := range loopback {
 		own = append(own, netip.AddrPortFrom(a, n.conn.Port()))
 	}
@@ -250,24 +256,20 @@ func (n *Node) lookAtHost() {
 
 // watchHost follows changes of links and addresses.
 func (n *Node) watchHost(ctx context.Context) {
-	before := n.own.Local()
+	before := n.out.own.Local()
 	err := n.sys.Watch(ctx, func() {
 		n.lookAtHost()
 		n.lookForProblems()
 		n.conn.LinkChanged()
-		if now := n.own.Local(); !slices.Equal(before, now) {
+		if now := n.out.own.Local(); !slices.Equal(before, now) {
 			before = now
-			n.endpointsChanged()
+			n.out.own.ForgetSTUN()
+			n.out.moved()
+			n.pool.LinkChanged()
+			n.tellReach()
 		}
 	})
 	if err != nil && ctx.Err() == nil {
 		n.log.Warn("watch links", "err", err)
 	}
-}
-
-// endpointsChanged tells the others where we are now.
-func (n *Node) endpointsChanged() {
-	now := n.endpoints()
-	n.mesh.SetEndpoints(now)
-	n.publish(EventEndpointChanged, nil, map[string]any{"endpoints": now})
 }

@@ -85,16 +85,13 @@ func (n *Node) selfStatus(m *netmap.Map) SelfStatus {
 	s := SelfStatus{
 		ID: m.Self.ID.String(), Name: optional(m.Self.Name), FQDN: optional(m.Self.FQDN), IPs: ips(&m.Self),
 		Mode: "tun", Interface: optional(n.tun.InterfaceName()), Port: n.conn.Port(),
-		Endpoints: []EndpointStatus{}, Homes: []string{}, Roles: roles(&m.Self), Started: n.started.UTC(),
+		Endpoints: n.ownEndpoints(), Homes: n.homeNames(n.out.homed()), RelayURL: optional(n.relay.Load().url()), Roles: roles(&m.Self), Started: n.started.UTC(),
 	}
 	if n.tun.Userspace() {
 		s.Mode, s.Interface = "userspace", nil
 	}
 	if l := n.listening.Load(); l != nil {
 		s.Listen = *l
-	}
-	for _, e := range n.own.Endpoints() {
-		s.Endpoints = append(s.Endpoints, EndpointStatus{Addr: e.Addr, Source: string(e.Source)})
 	}
 	return s
 }
@@ -107,13 +104,10 @@ func (n *Node) peerStatus(p *netmap.Peer, stats tunnel.PeerStats) PeerStatus {
 	}
 	s := PeerStatus{
 		ID: p.ID.String(), Name: optional(p.Name), FQDN: optional(p.FQDN), IPs: ips(p), Roles: roles(p),
-		Tags: list(p.Tags), Admitted: p.Admitted.UTC(), State: n.peerState(p, info, stats), Path: pathStatus(info),
-		RTT: RTTStatus{LastMs: millis(info.Path.RTT)}, PQ: "floor", RxBytes: stats.RxBytes, TxBytes: stats.TxBytes,
+		Tags: list(p.Tags), Admitted: p.Admitted.UTC(), State: n.peerState(p, info, stats), Path: n.pathStatus(info),
+		RTT: rttStatus(info.Path), PQ: "floor", RxBytes: stats.RxBytes, TxBytes: stats.TxBytes,
 		LastHandshake: optionalTime(stats.LastHandshake), LastSeen: optionalTime(seen),
-		Endpoints: []EndpointStatus{}, Routes: []string{}, Services: []string{},
-	}
-	for _, a := range p.Endpoints {
-		s.Endpoints = append(s.Endpoints, EndpointStatus{Addr: a, Source: string(netmap.SourcePeer)})
+		Endpoints: peerEndpoints(p), Routes: []string{}, Services: []string{},
 	}
 	return s
 }
@@ -141,7 +135,26 @@ func (n *Node) peerState(p *netmap.Peer, info magicsock.PeerInfo, stats tunnel.P
 	return PeerUnknown
 }
 
-func pathStatus(info magicsock.PeerInfo) PathStatus {
+// rttStatus tells of the last pongs on a path; nothing of one that did not answer yet.
+func rttStatus(p magicsock.PathInfo) RTTStatus {
+	st := p.Stats
+	if st.Count == 0 {
+		return RTTStatus{}
+	}
+	s := RTTStatus{LastMs: millis(st.Last), AvgMs: millis(st.Avg), P95Ms: millis(st.P95), Loss: &st.Loss}
+	if st.Last > 0 { // a deviation of nothing is one too
+		ms := float64(st.Stddev) / float64(time.Millisecond)
+		s.StddevMs = &ms
+	}
+	return s
+}
+
+// isDirect reports whether a peer answers by its own address.
+func isDirect(info magicsock.PeerInfo) bool {
+	return info.Path.Kind == magicsock.PathDirect && !info.Path.LastPong.IsZero()
+}
+
+func (n *Node) pathStatus(info magicsock.PeerInfo) PathStatus {
 	s := PathStatus{Kind: string(info.Path.Kind), RTTMs: millis(info.Path.RTT), Since: optionalTime(info.Path.Since), Reason: optional(info.Reason)}
 	if s.Kind == "" {
 		s.Kind = string(magicsock.PathNone)
@@ -149,6 +162,12 @@ func pathStatus(info magicsock.PeerInfo) PathStatus {
 	if info.Path.Addr.IsValid() {
 		addr := info.Path.Addr.String()
 		s.Addr = &addr
+	}
+	switch info.Path.Kind {
+	case magicsock.PathMember:
+		s.Via = optional(n.nameOf(info.Path.Via))
+	case magicsock.PathRelay:
+		s.Via = optional(info.Path.Server)
 	}
 	return s
 }
@@ -164,6 +183,9 @@ func (n *Node) health() []Health {
 			Code: "no_tun", Severity: platform.SeverityInfo, Text: "userspace mode: " + n.noTUN.Error(),
 			Hint: "run as root with /dev/net/tun to be a network interface; programs use the proxies meanwhile",
 		})
+	}
+	if n.noRendezvous() {
+		all = append(all, noRendezvous)
 	}
 	if err := n.mesh.SaveError(); err != nil {
 		all = append(all, Health{

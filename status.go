@@ -39,6 +39,7 @@ type SelfStatus struct {
 	Listen    ListenStatus     `json:"listen"`
 	Endpoints []EndpointStatus `json:"endpoints"`
 	Homes     []string         `json:"homes"`
+	RelayURL  *string          `json:"relay_url"` // of the relay server in this node
 	Roles     []string         `json:"roles"`
 	Started   time.Time        `json:"started"`
 }

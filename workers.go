@@ -12,6 +12,7 @@ import (
 
 	"github.com/meshnet/meshnet/control"
 	"github.com/meshnet/meshnet/identity"
+	"github.com/meshnet/meshnet/internal/datagram"
 	"github.com/meshnet/meshnet/magicsock"
 	"github.com/meshnet/meshnet/netmap"
 	"github.com/meshnet/meshnet/tunnel"
@@ -22,10 +23,13 @@ const defaultInterface = "meshnet0"
 
 // openWorkers opens the socket and the tunnel and runs both.
 func (n *Node) openWorkers() error {
+	n.openPool()
 	conn, err := magicsock.New(magicsock.Config{
-		Logger: n.log, Identity: n.id, Port: n.cfg.Port, Strict: n.cfg.PortFixed,
-		Events: n.onSocket,
-		Rendezvous: func(from netip.AddrPort, pkt []byte) {
+		Logger: n.log, Identity: n.id, Port: n.cfg.Port, Strict: n.cfg.PortFixed, MTU: n.cfg.MTU,
+		Events: n.onSocket, Relay: n.pool, Signal: n.signal,
+		STUN:        func(from netip.AddrPort, pkt []byte) { n.out.reporter.HandleSTUN(from, pkt) },
+		MemberRelay: magicsock.MemberRelay{Rate: memberRelayRate(n.cfg.MemberRelayRate)},
+		Rendezvous: func(from datagram.Place, pkt []byte) {
 			if take := n.rendezvous.Load(); take != nil {
 				(*take)(from, pkt)
 			}
@@ -38,6 +42,7 @@ func (n *Node) openWorkers() error {
 		return err
 	}
 	n.conn = conn
+	n.openOutside()
 	if err := n.openTunnel(); err != nil {
 		conn.Close()
 		return err
@@ -45,6 +50,8 @@ func (n *Node) openWorkers() error {
 	ctx, cancel := context.WithCancel(context.Background())
 	n.lower = cancel
 	n.lowers.Go(func() { _ = n.conn.Run(ctx) }) // has no failure
+	n.lowers.Go(func() { _ = n.pool.Run(ctx) }) // ends with ctx only
+	n.runOutside(ctx, &n.lowers)
 	n.lowers.Go(func() {
 		if err := n.tun.Run(ctx); err != nil {
 			n.stop(err)
@@ -107,9 +114,12 @@ func (n *Node) openMesh() error {
 		Dial: n.tun.DialControl, Listener: listener,
 		Observe: func(id identity.PeerID) netip.AddrPort {
 			info, _ := n.conn.Peer(id)
+			if info.Path.Kind != magicsock.PathDirect { // the address of whoever passes it on
+				return netip.AddrPort{}
+			}
 			return info.Path.Addr
 		},
-		Rendezvous:  n.conn.SendRendezvous,
+		Rendezvous: n.conn.SendRendezvous, RelayPass: n.bearerPass, OnSignal: n.conn.DeliverSignal,
 		Provisional: func(p control.Provisional) { n.onProvisional(p, false) },
 		Changed:     func(*netmap.Map) { n.poke() },
 		Events:      n.onMesh,
@@ -135,7 +145,11 @@ func (n *Node) run() error {
 	n.endJoin() // who let us in is a member like others now
 	ctx, cancel := context.WithCancel(context.Background())
 	n.cancel = cancel
-	n.mesh.SetEndpoints(n.endpoints())
+	if err := n.serveRelay(ctx); err != nil {
+		return err
+	}
+	n.setRelayServers()
+	n.tellReach()
 	if err := n.serveProxies(ctx); err != nil {
 		return err
 	}
@@ -145,6 +159,7 @@ func (n *Node) run() error {
 		}
 	})
 	n.wg.Go(func() { n.reconcileLoop(ctx) })
+	n.wg.Go(func() { n.reachLoop(ctx) })
 	n.wg.Go(func() { n.watchHost(ctx) })
 	n.wg.Go(func() { n.bootstrap(ctx) })
 	n.publish(EventNodeReady, &n.applied.Load().Self, nil)

@@ -2,7 +2,6 @@ package control
 
 import (
 	"errors"
-	"net/netip"
 	"strings"
 	"time"
 
@@ -17,53 +16,44 @@ var (
 	ErrAmbiguous     = errors.New("more than one invite begins like that")
 )
 
-// NewInvite makes an invite and its token, with hints where to find this node and a few others.
-func (m *Mesh) NewInvite(tags []string, expires time.Duration, uses uint64, own []netip.AddrPort) (ledger.Token, error) {
+// NewInvite makes an invite and its token, with hints to this node, as SetReach told of it, and to others, and with a pass
+// for relay servers when there are any.
+func (m *Mesh) NewInvite(tags []string, expires time.Duration, uses uint64) (ledger.Token, error) {
 	var token *ledger.Token
+	var until time.Time
 	err := m.update(func(u *update) error {
 		u.urgent = true
-		keys := m.store.network.Keys
+		keys, now := m.store.network.Keys, m.now()
+		if expires != 0 {
+			until = now.Add(expires)
+		}
 		var err error
 		_, token, err = m.ledger.Invite(m.self, ledger.InviteParams{
 			Tags: tags, Expires: expires, Uses: uses, K: keys[0], Generation: uint32(len(keys) - 1),
-		}, m.now())
+		}, now)
 		return adminError(err)
 	})
 	if err != nil {
 		return ledger.Token{}, err
 	}
-	token.Hints = m.hints(own)
-	for token.Check() != nil && len(token.Hints) > 0 {
-		token.Hints = token.Hints[:len(token.Hints)-1]
-	}
 	m.rebuild() // the answerer knows the invite before anybody holds the token
-	return *token, token.Check()
-}
-
-// hints are addresses of this node first, then one each of members that are in session with us.
-func (m *Mesh) hints(own []netip.AddrPort) []ledger.Hint {
-	var all []ledger.Hint
-	for _, a := range own {
-		if len(all) == ledger.MaxHints-1 && len(m.Sessions()) > 0 {
-			break
-		}
-		if len(all) < ledger.MaxHints {
-			all = append(all, ledger.Hint{Addr: a.String(), Node: m.self.ID()})
+	token.Hints = m.hints()
+	if m.cfg.RelayPass != nil && m.relaysLead() {
+		if pass := m.cfg.RelayPass(until); len(pass) <= ledger.MaxPass {
+			token.RelayPass = pass
 		}
 	}
-	for _, id := range m.Sessions() {
-		p := m.current.Load().Peer(id)
-		if len(all) == ledger.MaxHints || p == nil || len(p.Endpoints) == 0 {
-			continue
-		}
-		m.mu.Lock()
-		good := m.book.addrs(id)
-		m.mu.Unlock()
-		if len(good) > 0 {
-			all = append(all, ledger.Hint{Addr: good[0].String(), Node: id})
+	for token.Check() != nil {
+		switch {
+		case len(token.Hints) > 0:
+			token.Hints = token.Hints[:len(token.Hints)-1]
+		case len(token.RelayPass) > 0:
+			token.RelayPass = nil
+		default:
+			return *token, ledger.ErrTooLarge
 		}
 	}
-	return all
+	return *token, nil
 }
 
 // adminError names the one error of the ledger that users meet.
@@ -72,6 +62,15 @@ func adminError(err error) error {
 		return ErrNotAdmin
 	}
 	return err
+}
+
+// Approve lets an offer of a member count, or with allow false no more. Errors: ErrNotAdmin, and those of ledger.Allow.
+func (m *Mesh) Approve(id identity.PeerID, what ledger.Offer, value string, allow bool) error {
+	return m.update(func(u *update) error {
+		u.urgent = true
+		_, err := m.ledger.Allow(m.self, id, what, value, allow, m.now())
+		return adminError(err)
+	})
 }
 
 // RevokeMember revokes a member for good.

@@ -100,11 +100,12 @@ func (b *book) dialed(now time.Time, id identity.PeerID, ok bool, jitter float64
 	e.next = now.Add(e.backoff + time.Duration(float64(e.backoff)*jitter/5))
 }
 
-// nudge ends a node's backoff: something was heard of it.
+// nudge ends the backoff of a node that the book knows: something was heard of it.
 func (b *book) nudge(id identity.PeerID) {
-	e := b.entry(id)
-	e.backoff, e.next = 0, time.Time{}
-	b.queue.moved(e)
+	if e := b.entries[id]; e != nil {
+		e.backoff, e.next = 0, time.Time{}
+		b.queue.moved(e)
+	}
 }
 
 // worked notes an endpoint that answered. The one used last comes first. It reports whether there are others than before

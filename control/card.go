@@ -34,6 +34,7 @@ type Card struct {
 	WG         identity.WGKey    `cbor:"6,keyasint"`
 	Disco      identity.DiscoKey `cbor:"7,keyasint"`
 	Generation uint32            `cbor:"8,keyasint"`
+	Relay      string            `cbor:"9,keyasint,omitempty"` // URL of the relay server that it offers
 	signed     []byte
 }
 
@@ -44,6 +45,9 @@ type Reach struct {
 	Endpoints [][]byte        `cbor:"2,keyasint,omitempty"` // address 4 or 16 ‖ port 2
 	Host      [8]byte         `cbor:"3,keyasint"`           // the same for nodes of one host
 	Port      uint16          `cbor:"4,keyasint"`           // its socket's
+	Homes     []reachHome     `cbor:"5,keyasint,omitempty"` // at most maxHomes
+	NAT       uint64          `cbor:"6,keyasint,omitempty"` // netmap.NAT, or what a newer version knows
+	Relays    bool            `cbor:"7,keyasint,omitempty"` // between members that ask
 	signed    []byte
 }
 
@@ -68,7 +72,8 @@ func decodeCard(raw []byte) (*Card, error) {
 	if err := openSigned(raw, maxCard, c); err != nil {
 		return nil, ErrCard
 	}
-	if len(c.Name) > maxText || len(c.Version) > maxText || len(c.Roles) > 8 || c.Seq > 1<<53 {
+	if len(c.Name) > maxText || len(c.Version) > maxText || len(c.Roles) > 8 || c.Seq > 1<<53 ||
+		c.Relay != "" && !ledger.ValidRelayURL(c.Relay) {
 		return nil, ErrCard
 	}
 	for _, r := range c.Roles {
@@ -106,12 +111,18 @@ func parseReach(raw []byte, network identity.NetworkID) (*Reach, error) {
 // decodeReach reads a reach that nobody has vouched for yet. It keeps raw, which must not be changed any more.
 func decodeReach(raw []byte) (*Reach, error) {
 	r := new(Reach)
-	if err := openSigned(raw, maxReach, r); err != nil || len(r.Endpoints) > maxEndpoints || r.Seq > 1<<53 {
+	if err := openSigned(raw, maxReach, r); err != nil || len(r.Endpoints) > maxEndpoints || len(r.Homes) > maxHomes ||
+		r.Seq > 1<<53 {
 		return nil, ErrReach
 	}
 	for _, e := range r.Endpoints {
 		if _, err := parseEndpoint(e); err != nil {
 			return nil, err
+		}
+	}
+	for i := range r.Homes {
+		if !r.Homes[i].valid() {
+			return nil, ErrReach
 		}
 	}
 	r.signed = raw

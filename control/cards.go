@@ -1,12 +1,11 @@
 package control
 
 import (
-	"net/netip"
-	"slices"
 	"time"
 
 	"github.com/meshnet/meshnet/identity"
 	"github.com/meshnet/meshnet/internal/bucket"
+	"github.com/meshnet/meshnet/netmap"
 )
 
 // aheadLimit is how far beyond mesh time a card's sequence may be.
@@ -23,43 +22,15 @@ func (m *Mesh) makeCard(last *Card) fact {
 		Node: m.self.ID(), Seq: seq, Name: m.cfg.Name, Boot: m.cfg.Boot, Version: m.cfg.Version,
 		WG: m.self.WG(), Disco: m.self.Disco(), Generation: m.self.Generation(),
 	}
+	if c.Relay = m.relayURL; c.Relay != "" {
+		c.Roles = []string{string(netmap.RoleRelay)}
+	}
 	m.myCard = c.sign(m.self, m.network.ID)
 	m.cards[c.Node] = m.myCard
 	m.renamed = m.renamed || last == nil || last.Name != c.Name
 	m.touch(c.Node, time.Now())
 	m.digestStale = true
 	return cardFact(m.myCard)
-}
-
-// makeReach signs where we may be found now. Called with mu held, or before Run.
-func (m *Mesh) makeReach() fact {
-	seq := uint64(max(1, m.now().UnixMilli()))
-	if last := m.reaches[m.self.ID()]; last != nil {
-		seq = last.Seq + 1
-	}
-	r := &Reach{Node: m.self.ID(), Seq: seq, Host: m.cfg.Host, Port: m.cfg.Port}
-	for _, a := range m.endpoints {
-		if len(r.Endpoints) == maxEndpoints {
-			break
-		}
-		r.Endpoints = append(r.Endpoints, encodeEndpoint(a))
-	}
-	m.myReach = r.sign(m.self, m.network.ID)
-	m.reaches[r.Node] = m.myReach
-	m.digestStale = true
-	return reachFact(m.myReach)
-}
-
-// SetEndpoints tells where this node may be found. Others hear of it when it differs from before.
-func (m *Mesh) SetEndpoints(addrs []netip.AddrPort) {
-	_ = m.update(func(u *update) error { // f has no failure
-		if slices.Equal(m.endpoints, addrs) {
-			return nil
-		}
-		m.endpoints = slices.Clone(addrs)
-		u.facts = append(u.facts, m.makeReach())
-		return nil
-	})
 }
 
 // mergeCard takes a card that somebody passed on. Called with mu held.

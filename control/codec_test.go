@@ -11,6 +11,7 @@ import (
 	"github.com/meshnet/meshnet/control/wire"
 	"github.com/meshnet/meshnet/identity"
 	"github.com/meshnet/meshnet/internal/dcbor"
+	"github.com/meshnet/meshnet/netmap"
 )
 
 var (
@@ -99,7 +100,12 @@ func TestReachRefusals(t *testing.T) {
 func FuzzParseCard(f *testing.F) {
 	f.Add(someCard().signed)
 	f.Add(someReach().signed)
+	f.Add(signedReach(wide(relayURL)).signed)
+	f.Add((&Card{Node: someone.ID(), Relay: relayURL}).sign(someone, network).signed)
 	f.Fuzz(func(t *testing.T, raw []byte) {
+		if r, err := decodeReach(raw); err == nil && (len(r.homes()) > maxHomes || r.nat() > netmap.NATBlocked) {
+			t.Fatalf("%d homes, NAT %d", len(r.homes()), r.nat())
+		}
 		if c, err := parseCard(raw, network); err == nil && !bytes.Equal(c.signed, raw) {
 			t.Fatal("a card is not passed on as it came")
 		}
@@ -128,6 +134,10 @@ func FuzzMessages(f *testing.F) {
 	f.Add(uint16(typeHave), dcbor.Marshal(m.haveAll()))
 	f.Add(uint16(typeWant), dcbor.Marshal(&want{Heads: []identity.Hash{{1}}, Nodes: []identity.PeerID{id.ID()}}))
 	f.Add(uint16(typeDigest), dcbor.Marshal(m.currentDigest()))
+	f.Add(uint16(typeSignal), dcbor.Marshal(&signal{Target: id.ID(), Payload: []byte{1}}))
+	f.Add(uint16(typeSignal), dcbor.Marshal(&signal{Target: someone.ID(), Payload: []byte{1}}))
+	f.Add(uint16(typeNoRoute), dcbor.Marshal(&noRoute{Target: someone.ID()}))
+	f.Add(uint16(typeFacts), dcbor.Marshal(&facts{Reaches: [][]byte{signedReach(wide(relayURL)).signed}}))
 	f.Add(uint16(typeClose), dcbor.Marshal(&closing{reasonGoodbye}))
 	f.Fuzz(func(t *testing.T, kind uint16, body []byte) {
 		for st := range stateClosed {

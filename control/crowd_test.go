@@ -13,6 +13,7 @@ import (
 
 	"github.com/meshnet/meshnet/control/ledger"
 	"github.com/meshnet/meshnet/identity"
+	"github.com/meshnet/meshnet/internal/datagram"
 	"github.com/meshnet/meshnet/internal/dcbor"
 	"github.com/meshnet/meshnet/internal/sim"
 )
@@ -108,7 +109,7 @@ func (c *crowd) mesh(t testing.TB, changed func()) *Mesh {
 			<-ctx.Done()
 			return nil, ctx.Err()
 		},
-		Rendezvous:  func(netip.AddrPort, []byte) {},
+		Rendezvous:  func(datagram.Place, []byte) {},
 		Provisional: func(Provisional) {},
 		Events:      func(Event) { changed() },
 	})
@@ -385,7 +386,7 @@ func BenchmarkKnown(b *testing.B) {
 	b.Run("ledger", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
-			if _, err := m.NewInvite(nil, time.Hour, 1, nil); err != nil {
+			if _, err := m.NewInvite(nil, time.Hour, 1); err != nil {
 				b.Fatal(err)
 			}
 		}

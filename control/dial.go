@@ -57,6 +57,7 @@ func (m *Mesh) dialDue(ctx context.Context, wg *sync.WaitGroup) {
 
 // dial opens a session with a member and stays with it until it ends.
 func (m *Mesh) dial(ctx context.Context, p netmap.Peer) {
+	m.counts.dials.Add(1)
 	s, err := m.dialSession(ctx, p)
 	m.mu.Lock()
 	established := s != nil && s.done
@@ -69,11 +70,12 @@ func (m *Mesh) dial(ctx context.Context, p netmap.Peer) {
 	m.lineUp(p.ID)
 	duplicate := closedFor(err, reasonDuplicate)
 	if failed := !established && !duplicate && ctx.Err() == nil; failed {
+		m.counts.dialsFailed.Add(1)
 		m.events = append(m.events, Event{Type: EventDialFailed, Peer: p.ID, Reason: reasonOf(err)})
 	}
 	m.mu.Unlock()
 	if s == nil && ctx.Err() == nil {
-		m.introduce(p.ID, p.Endpoints)
+		m.introduce(&p)
 	}
 	m.poke()
 }

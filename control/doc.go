@@ -20,5 +20,17 @@
 // A Hello carries `me` (card and reach), `you` (where we see the other) and a digest; then both sides send only what the
 // other lacks, push what is new at once, and compare digests from time to time (session.go, sync.go).
 //
-// Read first: mesh.go, run.go, draw.go, handshake.go, session.go, sync.go; then rendezvous.go and enter.go.
+// A card offers what its node could do for others (a relay server); it counts once an admin allows it. A reach says where
+// the node may be found: endpoints, homes, the kind of its NAT. Datagrams of joining go to places: addresses, or nodes
+// that relay servers lead to. Two members without a path send signals over their sessions with a third (signal.go).
+//
+//	card   0 node  1 sequence  2 name  3 boot id  4 version  5 roles  6 WireGuard key  7 disco key  8 key generation
+//	       9 URL of the relay server that it offers, if any
+//	reach  0 node  1 sequence  2 endpoints, each address 4 or 16 ‖ port 2  3 host  4 port
+//	       5 homes, each 0 URL of a relay server or 1 member  6 kind of NAT  7 whether it relays between members
+//
+// Both are signed CBOR maps as in package ledger, but keys that a reader does not know are passed on and ignored.
+//
+// Read first: mesh.go, run.go, draw.go, handshake.go, session.go, sync.go; then rendezvous.go, enter.go, hints.go and
+// signal.go.
 package control

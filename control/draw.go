@@ -40,6 +40,23 @@ type sketch struct {
 type said struct {
 	version   string
 	endpoints []netip.AddrPort
+	homes     []netmap.Home
+	nat       netmap.NAT
+	relays    bool
+	relayURL  string // as far as admins allow it
+}
+
+// of reports whether a member's entry says the same.
+func (x *said) of(p *netmap.Peer) bool {
+	return p.Version == x.version && slices.Equal(p.Endpoints, x.endpoints) && slices.Equal(p.Homes, x.homes) &&
+		p.NAT == x.nat && p.Relays == x.relays && p.RelayURL == x.relayURL
+}
+
+func (x *said) put(p *netmap.Peer) {
+	p.Version, p.Endpoints, p.Homes, p.NAT, p.Relays, p.RelayURL = x.version, x.endpoints, x.homes, x.nat, x.relays, x.relayURL
+	if (p.RelayURL != "") != p.HasRole(netmap.RoleRelay) {
+		p.Roles = rolesOf(p.HasRole(netmap.RoleAdmin), p.RelayURL != "")
+	}
 }
 
 // touch has the map made anew at a time, for what is new of a member. Called with mu held.
@@ -100,12 +117,13 @@ func (m *Mesh) sketch() *sketch {
 	}
 	s.said = make(map[identity.PeerID]said, len(m.touched)+len(s.joined))
 	for _, id := range s.joined {
-		s.said[id] = m.saidBy(id)
+		s.said[id] = m.saidBy(s.state, id)
 	}
 	for id := range m.touched {
-		s.said[id] = m.saidBy(id)
+		s.said[id] = m.saidBy(s.state, id)
 	}
 	if s.whole {
+		m.weighOffers(s)
 		s.names = m.resolveNames(s.state, now)
 	}
 	m.touched, m.drawAt, m.renamed = make(map[identity.PeerID]struct{}), time.Time{}, false
@@ -126,10 +144,26 @@ func (m *Mesh) joined(st *ledger.State) []identity.PeerID {
 	return all
 }
 
+// weighOffers looks anew at whoever offers something: the ledger may have come to allow it, or to forbid it. Called with
+// mu held.
+func (m *Mesh) weighOffers(s *sketch) {
+	for id, card := range m.cards {
+		if card.Relay != "" {
+			s.said[id] = m.saidBy(s.state, id)
+		}
+	}
+}
+
 // saidBy joins what the card, the reach and the address book say of a member. Called with mu held.
-func (m *Mesh) saidBy(id identity.PeerID) (x said) {
+func (m *Mesh) saidBy(st *ledger.State, id identity.PeerID) (x said) {
 	if card := m.cards[id]; card != nil {
 		x.version = card.Version
+		if card.Relay != "" && st.Allows(id, ledger.OfferRelay, card.Relay) {
+			x.relayURL = card.Relay
+		}
+	}
+	if reach := m.reaches[id]; reach != nil {
+		x.homes, x.nat, x.relays = reach.homes(), reach.nat(), reach.Relays
 	}
 	if id != m.self.ID() {
 		x.endpoints = m.endpointsOf(id)
@@ -137,10 +171,11 @@ func (m *Mesh) saidBy(id identity.PeerID) (x said) {
 	return x
 }
 
-// endpointsOf lists where to try a member: what once answered, then what it says, then this host's loopback if it
-// runs here. Called with mu held.
+// endpointsOf lists where to try a member: what once answered, in an order that is the same until there are others; then
+// what it says, as it says it; then this host's loopback if it runs here. Called with mu held.
 func (m *Mesh) endpointsOf(id identity.PeerID) []netip.AddrPort {
 	all := m.book.addrs(id)
+	slices.SortFunc(all, netip.AddrPort.Compare)
 	add := func(a netip.AddrPort) {
 		if !slices.Contains(all, a) {
 			all = append(all, a)
@@ -158,7 +193,6 @@ func (m *Mesh) endpointsOf(id identity.PeerID) []netip.AddrPort {
 	if r.Host == m.cfg.Host && r.Host != [8]byte{} && r.Port != 0 {
 		add(netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), r.Port))
 	}
-	slices.SortFunc(all, netip.AddrPort.Compare) // order carries no meaning; a stable one makes maps comparable
 	return all
 }
 
@@ -207,22 +241,26 @@ func (m *Mesh) draw(before *netmap.Peer, member *ledger.Member, s *sketch) netma
 	}
 	p.IP4, p.WG, p.Disco, p.Tags, p.Admitted = member.IP4, member.WG, member.Disco, member.Tags, member.Admitted
 	if member.Admin != p.HasRole(netmap.RoleAdmin) {
-		p.Roles = rolesOf(member)
+		p.Roles = rolesOf(member.Admin, p.HasRole(netmap.RoleRelay))
 	}
 	if name := s.names[id]; name != p.Name {
 		p.Name, p.FQDN = name, fqdn(name, m.network.Suffix)
 	}
 	if x, ok := s.said[id]; ok {
-		p.Version, p.Endpoints = x.version, x.endpoints
+		x.put(&p)
 	}
 	return p
 }
 
-func rolesOf(member *ledger.Member) []netmap.Role {
-	if member.Admin {
-		return []netmap.Role{netmap.RoleAdmin}
+func rolesOf(admin, relay bool) []netmap.Role {
+	var all []netmap.Role
+	if admin {
+		all = append(all, netmap.RoleAdmin)
 	}
-	return nil
+	if relay {
+		all = append(all, netmap.RoleRelay)
+	}
+	return all
 }
 
 func fqdn(name, suffix string) string {
@@ -240,7 +278,7 @@ func (m *Mesh) drawSome(old *netmap.Map, s *sketch) *netmap.Map {
 		if id == m.self.ID() {
 			p = &next.Self
 		}
-		if p == nil || p.Version == x.version && slices.Equal(p.Endpoints, x.endpoints) {
+		if p == nil || x.of(p) {
 			continue
 		}
 		if next == old {
@@ -249,7 +287,7 @@ func (m *Mesh) drawSome(old *netmap.Map, s *sketch) *netmap.Map {
 				p = next.Peer(id)
 			}
 		}
-		p.Version, p.Endpoints = x.version, x.endpoints
+		x.put(p)
 	}
 	return next
 }

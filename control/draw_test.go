@@ -35,6 +35,24 @@ func TestDrawFromBefore(t *testing.T) {
 				return m.mergeReach(u, c.reach(id, seq, byte(rng.IntN(3)+1), 1).raw)
 			})
 		},
+		"homes": func(id *identity.Identity) error {
+			x := &Reach{Node: id.ID(), Seq: seq, NAT: uint64(rng.IntN(5)), Relays: rng.IntN(2) == 0}
+			for i := range rng.IntN(3) {
+				x.Homes = append(x.Homes, encodeHome(netmap.Home{Relay: fmt.Sprintf("https://relay%d.example", i)}))
+			}
+			return m.update(func(u *update) error { return m.mergeReach(u, x.sign(id, m.network.ID).signed) })
+		},
+		"offer": func(id *identity.Identity) error {
+			x := &Card{Node: id.ID(), Seq: seq, Name: "relay", Relay: []string{"", "https://a.example", "https://b.example"}[rng.IntN(3)]}
+			return m.update(func(u *update) error { return m.mergeCard(u, x.sign(id, m.network.ID).signed) })
+		},
+		"approve": func(id *identity.Identity) error {
+			return m.Approve(id.ID(), ledger.OfferRelay, []string{"", "https://a.example"}[rng.IntN(2)], rng.IntN(3) > 0)
+		},
+		"own": func(*identity.Identity) error {
+			m.SetReach(Reachability{NAT: netmap.NAT(rng.IntN(5))})
+			return m.SetRelayURL([]string{"", "https://a.example"}[rng.IntN(2)])
+		},
 		"path": func(id *identity.Identity) error {
 			m.PathWorks(id.ID(), netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, byte(rng.IntN(9))}), 1))
 			m.hear()
@@ -48,7 +66,7 @@ func TestDrawFromBefore(t *testing.T) {
 			return m.RevokeMember(id.ID(), false)
 		},
 		"invite": func(*identity.Identity) error {
-			_, err := m.NewInvite(nil, time.Hour, 1, nil)
+			_, err := m.NewInvite(nil, time.Hour, 1)
 			return err
 		},
 		"rekey": func(*identity.Identity) error {
@@ -59,8 +77,9 @@ func TestDrawFromBefore(t *testing.T) {
 		},
 		"nothing": func(*identity.Identity) error { return nil },
 	}
-	kinds := []string{"card", "reach", "path", "revoke", "invite", "rekey", "nothing"}
-	for range 400 {
+	kinds := []string{"card", "reach", "homes", "offer", "offer", "approve", "own", "path", "revoke", "invite", "rekey", "nothing"}
+	served := 0
+	for range 500 {
 		seq++
 		kind := kinds[rng.IntN(len(kinds))]
 		for range 1 + rng.IntN(3) {
@@ -82,9 +101,17 @@ func TestDrawFromBefore(t *testing.T) {
 		if d := netmap.Diff(got, m.Map()); !d.Empty() {
 			t.Fatalf("after %s: %d added, %d changed, %d removed, self %v", kind, len(d.Added), len(d.Changed), len(d.Removed), d.Self)
 		}
+		for i := range m.Map().Peers {
+			if m.Map().Peers[i].HasRole(netmap.RoleRelay) {
+				served++
+			}
+		}
 		if ids := m.book.queue; len(ids) != len(m.Map().Peers) {
 			t.Fatalf("%d wait to be dialled of %d", len(ids), len(m.Map().Peers))
 		}
+	}
+	if served == 0 {
+		t.Error("nobody ever was a relay")
 	}
 }
 

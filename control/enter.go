@@ -13,6 +13,7 @@ import (
 	"github.com/meshnet/meshnet/control/ledger"
 	"github.com/meshnet/meshnet/control/wire"
 	"github.com/meshnet/meshnet/identity"
+	"github.com/meshnet/meshnet/internal/datagram"
 	"github.com/meshnet/meshnet/netmap"
 )
 
@@ -34,7 +35,7 @@ var (
 
 // Datagram is a datagram of joining.
 type Datagram struct {
-	From netip.AddrPort
+	From datagram.Place
 	Data []byte
 }
 
@@ -46,8 +47,12 @@ type Entrance struct {
 	Bootstrap []string // host:port to ask beside the token's hints
 	Store     *Store
 
-	Resolve     func(ctx context.Context, hostport string) ([]netip.AddrPort, error)
-	Send        func(to netip.AddrPort, pkt []byte)
+	Resolve func(ctx context.Context, hostport string) ([]netip.AddrPort, error)
+	// Send sends a datagram to an address, or by the relay servers that lead to a node. It must not block.
+	Send func(to datagram.Place, pkt []byte)
+	// UseRelay connects to the relay server of a hint, with the token's RelayPass, so that Send has a way to the hint's
+	// node. It must not block. nil: there is no way by relay servers.
+	UseRelay    func(url string)
 	Packets     <-chan Datagram
 	Provisional func(Provisional)
 	Dial        func(ctx context.Context, to netip.AddrPort) (net.Conn, error)
@@ -97,25 +102,44 @@ func Enter(ctx context.Context, in Entrance) error {
 		Self: in.Identity, Network: in.Token.Network, ID: ledger.Short(in.Token.InviteID()), PSK: in.Token.PSK,
 		Content: content,
 	})
-	found := make(chan netip.AddrPort)
+	if err := e.askRelays(); err != nil {
+		return err
+	}
+	found := make(chan datagram.Place)
 	for _, target := range e.targets() {
 		wg.Go(func() { e.resolve(ctx, target, found) })
 	}
 	return e.loop(ctx, &wg, found)
 }
 
-// targets are the addresses to ask, hints first.
+// targets are the addresses to ask, hints first. Whose refusal is final is noted.
 func (e *entering) targets() []string {
 	var all []string
 	for _, h := range e.Token.Hints {
-		all = append(all, h.Addr)
 		e.final[h.Node] = true
+		if !h.IsRelay() {
+			all = append(all, h.Addr)
+		}
 	}
 	return append(all, e.Bootstrap...)
 }
 
+// askRelays asks the nodes that relay servers lead to.
+func (e *entering) askRelays() error {
+	for _, h := range e.Token.Hints {
+		if e.UseRelay == nil || !ledger.ValidRelayURL(h.Addr) || h.Node.IsZero() {
+			continue
+		}
+		e.UseRelay(h.Addr)
+		if err := e.asker.Ask(time.Now(), datagram.Place{Relay: h.Node}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // resolve finds the addresses of a name, and again from time to time: they may change.
-func (e *entering) resolve(ctx context.Context, target string, found chan<- netip.AddrPort) {
+func (e *entering) resolve(ctx context.Context, target string, found chan<- datagram.Place) {
 	for {
 		lookup, cancel := context.WithTimeout(ctx, resolveFor)
 		addrs, err := e.Resolve(lookup, target)
@@ -125,7 +149,7 @@ func (e *entering) resolve(ctx context.Context, target string, found chan<- neti
 		}
 		for _, a := range addrs {
 			select {
-			case found <- a:
+			case found <- datagram.Place{Addr: a}:
 			case <-ctx.Done():
 				return
 			}
@@ -140,7 +164,7 @@ func (e *entering) resolve(ctx context.Context, target string, found chan<- neti
 	}
 }
 
-func (e *entering) loop(ctx context.Context, wg *sync.WaitGroup, found <-chan netip.AddrPort) error {
+func (e *entering) loop(ctx context.Context, wg *sync.WaitGroup, found <-chan datagram.Place) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -191,7 +215,7 @@ func (e *entering) handle(ctx context.Context, wg *sync.WaitGroup, p Datagram) e
 		return nil
 	}
 	peer := Provisional{
-		Node: answer.Node, WG: answer.WG, Addr: answer.From, PSK: answer.PSK,
+		Node: answer.Node, WG: answer.WG, Place: answer.From, PSK: answer.PSK,
 		Control: netmap.ControlAddr(e.Token.Network, answer.Node),
 	}
 	e.attempts[answer.Node] = peer
@@ -264,7 +288,7 @@ func (e *entering) result(r attempt) (done bool, err error) {
 			}
 		}
 		e.Refused(r.err.Error())
-		if err := e.asker.Ask(time.Now(), r.peer.Addr); err != nil {
+		if err := e.asker.Ask(time.Now(), r.peer.Place); err != nil {
 			return true, err
 		}
 		return false, nil
@@ -315,7 +339,9 @@ func (e *entering) keep(r attempt) error {
 		return err
 	}
 	b := newBook()
-	b.worked(time.Now(), r.peer.Node, r.peer.Addr)
+	if !r.peer.Place.IsRelay() {
+		b.worked(time.Now(), r.peer.Node, r.peer.Place.Addr)
+	}
 	e.Store.book = b
 	return e.Store.saveBook(b.file())
 }

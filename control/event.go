@@ -4,6 +4,7 @@ import (
 	"net/netip"
 
 	"github.com/meshnet/meshnet/identity"
+	"github.com/meshnet/meshnet/internal/datagram"
 )
 
 // EventType says what happened.
@@ -27,7 +28,7 @@ const (
 	EventInviteOverused
 	// EventRevoked: Peer was revoked. It may be ourselves.
 	EventRevoked
-	// EventFound: a member answered an Intro at Observed; Skew is how far its clock is ahead, in nanoseconds.
+	// EventFound: a member sent or answered an Intro at Place; Skew is how far its clock is ahead, in nanoseconds.
 	EventFound
 	// EventSkew: the mesh's clock is Skew nanoseconds ahead of the host's now, at least a second off from before.
 	EventSkew
@@ -42,5 +43,6 @@ type Event struct {
 	Left     bool
 	Admin    bool
 	Observed netip.AddrPort
+	Place    datagram.Place
 	Skew     int64
 }

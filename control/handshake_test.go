@@ -72,6 +72,8 @@ func TestInputOf(t *testing.T) {
 		{typeFacts, 0, inFacts},
 		{typePing, 0, inTraffic},
 		{typeWant, 0, inTraffic},
+		{typeSignal, 0, inTraffic},
+		{typeNoRoute, 0, inTraffic},
 		{typeClose, 0, inClose},
 		{999, 0, inUnknown},
 		{1000, 0, inUnknown},

@@ -50,6 +50,13 @@ func (e *ear) put(h heard) {
 	e.waiting = append(e.waiting, h)
 }
 
+// dropped is how much was lost so far.
+func (e *ear) dropped() uint64 {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.lost
+}
+
 // take empties the ear.
 func (e *ear) take() []heard {
 	e.mu.Lock()

@@ -18,6 +18,7 @@ import (
 	"github.com/meshnet/meshnet/control/ledger"
 	"github.com/meshnet/meshnet/identity"
 	"github.com/meshnet/meshnet/internal/bucket"
+	"github.com/meshnet/meshnet/internal/datagram"
 	"github.com/meshnet/meshnet/netmap"
 )
 
@@ -34,6 +35,7 @@ type Config struct {
 	Name     string  // what this node would like to be called
 	Host     [8]byte // the same for nodes of one host
 	Port     uint16  // of the underlay socket
+	RelayURL string  // of the relay server that this node runs; "": none
 
 	// Dial opens a control stream to a control address.
 	Dial func(ctx context.Context, to netip.AddrPort) (net.Conn, error)
@@ -41,10 +43,18 @@ type Config struct {
 	Listener net.Listener
 	// Observe tells the underlay address that a peer's packets come from, if it is direct.
 	Observe func(identity.PeerID) netip.AddrPort
-	// Rendezvous sends a datagram of joining to an underlay address.
-	Rendezvous func(to netip.AddrPort, pkt []byte)
+	// Rendezvous sends a datagram of joining to an address, or by the relay servers that lead to a node. It must not
+	// block.
+	Rendezvous func(to datagram.Place, pkt []byte)
+	// RelayPass makes a pass for the network's relay servers that is good until expires; zero: for ever. At most
+	// ledger.MaxPass bytes. nil: tokens carry none.
+	RelayPass func(expires time.Time) []byte
 	// Provisional makes a joiner reachable, or with Over ends that. Called without locks held.
 	Provisional func(Provisional)
+	// OnSignal gets the sealed packets that others sent with Signal, as they came, from anybody in session with us: what
+	// they hold proves who made them. Called by several goroutines at once; it must not block for long. The packet is its
+	// own.
+	OnSignal func(pkt []byte)
 	// Changed gets every new map, one at a time. It must not block for long.
 	Changed func(*netmap.Map)
 	// Events gets what happens, one at a time. It must not block for long.
@@ -56,7 +66,7 @@ type Provisional struct {
 	Node    identity.PeerID
 	WG      identity.WGKey
 	Control netip.Addr
-	Addr    netip.AddrPort // where its Intro or Welcome came from
+	Place   datagram.Place // where its Intro or Welcome came from
 	PSK     identity.Secret
 	Over    bool // it is a member now, or will not be one
 }
@@ -69,14 +79,17 @@ type Mesh struct {
 	network       netmap.Network
 	store         *Store
 	intros        chan introPacket
-	introductions chan []netip.AddrPort
+	introductions chan []datagram.Place
 	announced     *netmap.Map   // owned by Run
 	dirty         chan struct{} // the map may have changed, or there is somebody to dial
 	view          atomic.Pointer[join.View]
 	current       atomic.Pointer[netmap.Map]
-	counts        sessionCounters
-	ear           ear          // what the packet side told
-	skew          atomic.Int64 // nanoseconds, as last computed
+	counts        counts
+	partners      atomic.Pointer[partners]
+	turn          atomic.Uint64                 // whose it is to carry a signal
+	answered      atomic.Pointer[join.Counters] // as of the last datagram of joining; nil: none came
+	ear           ear                           // what the packet side told
+	skew          atomic.Int64                  // nanoseconds, as last computed
 
 	saving  sync.Mutex // serialises writes to the store; taken before mu, never within
 	drawing sync.Mutex // serialises the making of maps; taken before mu, never within
@@ -93,7 +106,8 @@ type Mesh struct {
 	provisional map[netip.Addr]provisional    // by control address
 	myCard      *Card                         //
 	myReach     *Reach                        //
-	endpoints   []netip.AddrPort              // ours
+	here        Reachability                  // ours
+	relayURL    string                        // of the relay server that we offer
 	statements  int                           // how many of the ledger's were pushed and saved
 	records     int                           //
 	unsaved     []fact                        // cards and reaches
@@ -124,10 +138,6 @@ type provisional struct {
 	settled time.Time // no other Intro replaces it before
 }
 
-type sessionCounters struct {
-	IntrosDropped, Sessions, SessionErrors, BadPeers atomic.Uint64
-}
-
 // New makes a Mesh of a store that belongs to a network.
 func New(cfg Config) (*Mesh, error) {
 	if cfg.Logger == nil {
@@ -135,6 +145,9 @@ func New(cfg Config) (*Mesh, error) {
 	}
 	if cfg.Store.network == nil {
 		return nil, ErrNoNetwork
+	}
+	if cfg.RelayURL != "" && !ledger.ValidRelayURL(cfg.RelayURL) {
+		return nil, ledger.ErrOffer
 	}
 	genesis, err := cfg.Store.genesis()
 	if err != nil {
@@ -154,9 +167,10 @@ func New(cfg Config) (*Mesh, error) {
 		asked: make(map[identity.PeerID]time.Time), former: make(map[identity.PeerID]string),
 		changes: make(map[identity.PeerID]*bucket.Bucket), upPeers: make(map[identity.PeerID]bool),
 		revoked: make(map[identity.PeerID]bool), overused: make(map[identity.Hash]bool),
-		introductions: make(chan []netip.AddrPort, 16),
-		digestStale:   true, rng: rand.New(rand.NewChaCha8(identity.NewSecret())),
+		introductions: make(chan []datagram.Place, 16),
+		relayURL:      cfg.RelayURL, digestStale: true, rng: rand.New(rand.NewChaCha8(identity.NewSecret())),
 	}
+	m.partners.Store(new(partners))
 	if err := m.load(); err != nil {
 		return nil, err
 	}

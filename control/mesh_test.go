@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -15,17 +16,21 @@ import (
 
 	"github.com/meshnet/meshnet/control/ledger"
 	"github.com/meshnet/meshnet/identity"
+	"github.com/meshnet/meshnet/internal/datagram"
 	"github.com/meshnet/meshnet/internal/sim"
 	"github.com/meshnet/meshnet/netmap"
 )
 
 // world is a network whose control streams run in memory.
 type world struct {
-	t       *testing.T
-	streams *sim.Streams
-	founder *member
-	ledger  *ledger.Ledger // the founder's facts, to admit more from
-	members []*member
+	t          *testing.T
+	streams    *sim.Streams
+	founder    *member
+	udpBlocked bool                       // datagrams of joining go by relay only
+	guests     sync.Map                   // *guest by PeerID
+	apart      func(a, b netip.Addr) bool // who has no path to whom; nil: nobody
+	ledger     *ledger.Ledger             // the founder's facts, to admit more from
+	members    []*member
 }
 
 // member is one node of a world.
@@ -40,8 +45,9 @@ type member struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 
-	mu     sync.Mutex
-	events []Event // guarded by mu
+	mu      sync.Mutex
+	events  []Event  // guarded by mu
+	signals []string // guarded by mu
 }
 
 // newWorld founds a network at the bubble's time.
@@ -145,10 +151,18 @@ func (m *member) start() {
 		Identity: m.id, Store: m.store, Boot: [8]byte{m.boot, 1}, Name: fmt.Sprintf("node%d", m.index),
 		Version: "test", Port: 41820, Listener: listener,
 		Dial: func(ctx context.Context, to netip.AddrPort) (net.Conn, error) {
+			if m.world.apart != nil && m.world.apart(m.control(), to.Addr()) {
+				return nil, errors.New("no path")
+			}
 			return m.world.streams.Dial(ctx, netip.AddrPortFrom(m.control(), 0), to)
 		},
-		Rendezvous:  func(to netip.AddrPort, pkt []byte) { m.world.carry(m, to, pkt) },
+		Rendezvous:  func(to datagram.Place, pkt []byte) { m.world.carry(m, to, pkt) },
 		Provisional: func(Provisional) {},
+		OnSignal: func(pkt []byte) {
+			m.mu.Lock()
+			m.signals = append(m.signals, string(pkt))
+			m.mu.Unlock()
+		},
 		Events: func(e Event) {
 			m.mu.Lock()
 			m.events = append(m.events, e)
@@ -356,7 +370,7 @@ func TestPartitionHeals(t *testing.T) {
 		if err := w.founder.mesh.RevokeMember(w.members[9].id.ID(), false); err != nil {
 			t.Fatal(err)
 		}
-		apart.mesh.SetEndpoints([]netip.AddrPort{netip.MustParseAddrPort("192.0.2.5:41820")})
+		apart.mesh.SetReach(Reachability{Endpoints: []netip.AddrPort{netip.MustParseAddrPort("192.0.2.5:41820")}})
 		time.Sleep(time.Second)
 		if apart.mesh.Map().Peer(w.members[9].id.ID()) == nil {
 			t.Fatal("the revocation crossed a cut")

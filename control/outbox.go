@@ -11,6 +11,9 @@ import (
 // our memory.
 const maxOutbox = 4 << 20
 
+// maxSignals is how many signals may wait for a session. When it is full the oldest makes room: they are soon stale.
+const maxSignals = 64
+
 // frame is an encoded message.
 type frame struct {
 	kind wire.Type
@@ -23,10 +26,11 @@ func encode(t wire.Type, v any) frame { return frame{t, dcbor.Marshal(v)} }
 type outbox struct {
 	wake chan struct{}
 
-	mu     sync.Mutex
-	frames []frame // guarded by mu
-	bytes  int     // guarded by mu
-	over   bool    // too much waited; guarded by mu
+	mu      sync.Mutex
+	frames  []frame // guarded by mu
+	bytes   int     // guarded by mu
+	over    bool    // too much waited; guarded by mu
+	signals []frame // guarded by mu
 }
 
 func newOutbox() *outbox { return &outbox{wake: make(chan struct{}, 1)} }
@@ -43,10 +47,35 @@ func (o *outbox) put(frames ...frame) {
 		o.frames = append(o.frames, f)
 	}
 	o.mu.Unlock()
+	o.rouse()
+}
+
+func (o *outbox) rouse() {
 	select {
 	case o.wake <- struct{}{}:
 	default:
 	}
+}
+
+// putSignal queues a signal, which goes ahead of the frames. It never blocks and tells whether another one was lost.
+func (o *outbox) putSignal(f frame) (lost bool) {
+	o.mu.Lock()
+	if lost = len(o.signals) == maxSignals; lost {
+		o.signals = append(o.signals[:0], o.signals[1:]...)
+	}
+	o.signals = append(o.signals, f)
+	o.mu.Unlock()
+	o.rouse()
+	return lost
+}
+
+// takeSignals empties the queue of signals.
+func (o *outbox) takeSignals() []frame {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	all := o.signals
+	o.signals = nil
+	return all
 }
 
 // take empties the outbox. over: more came than it holds.

@@ -12,6 +12,7 @@ import (
 	"github.com/meshnet/meshnet/control/ledger"
 	"github.com/meshnet/meshnet/control/wire"
 	"github.com/meshnet/meshnet/identity"
+	"github.com/meshnet/meshnet/internal/datagram"
 	"github.com/meshnet/meshnet/netmap"
 )
 
@@ -29,16 +30,16 @@ const (
 
 // introPacket is a datagram of joining.
 type introPacket struct {
-	from netip.AddrPort
+	from datagram.Place
 	pkt  []byte
 }
 
 // HandleRendezvous takes a datagram of joining. It never blocks. borrowed: pkt is only valid during the call.
-func (m *Mesh) HandleRendezvous(from netip.AddrPort, pkt []byte) {
+func (m *Mesh) HandleRendezvous(from datagram.Place, pkt []byte) {
 	select {
 	case m.intros <- introPacket{from, bytes.Clone(pkt)}:
 	default:
-		m.counts.IntrosDropped.Add(1)
+		m.counts.introsDropped.Add(1)
 	}
 }
 
@@ -46,7 +47,7 @@ func (m *Mesh) HandleRendezvous(from netip.AddrPort, pkt []byte) {
 func (m *Mesh) answer(ctx context.Context) {
 	answerer := join.NewAnswerer(m.self)
 	asker := m.newAsker()
-	asked := make(map[netip.AddrPort]time.Time) // until when
+	asked := make(map[datagram.Place]time.Time) // until when
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for {
@@ -55,24 +56,26 @@ func (m *Mesh) answer(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case in = <-m.intros:
-		case addrs := <-m.introductions:
-			for _, a := range addrs {
-				if err := asker.Ask(time.Now(), a); err != nil {
+		case places := <-m.introductions:
+			for _, p := range places {
+				if err := asker.Ask(time.Now(), p); err != nil {
 					m.log.Debug("introduce", "err", err)
 					continue
 				}
-				asked[a] = time.Now().Add(introduceFor)
+				asked[p] = time.Now().Add(introduceFor)
 			}
 		case <-timer.C:
 		}
 		now := time.Now()
 		if in.pkt != nil {
 			m.handleIntro(now, answerer, asker, in)
+			count := answerer.Counters()
+			m.answered.Store(&count)
 		}
-		for a, until := range asked {
+		for p, until := range asked {
 			if now.After(until) {
-				asker.Forget(a)
-				delete(asked, a)
+				asker.Forget(p)
+				delete(asked, p)
 			}
 		}
 		timer.Reset(m.sendDue(now, asker))
@@ -133,7 +136,7 @@ func (m *Mesh) decide(now time.Time, answerer *join.Answerer, req *join.Request)
 	}
 	reply, psk := answerer.Accept(now, req, m.MeshTime())
 	m.addProvisional(Provisional{
-		Node: req.Node, WG: req.Admit.WG, Control: netmap.ControlAddr(m.network.ID, req.Node), Addr: req.From, PSK: psk,
+		Node: req.Node, WG: req.Admit.WG, Control: netmap.ControlAddr(m.network.ID, req.Node), Place: req.From, PSK: psk,
 	})
 	return reply
 }
@@ -230,7 +233,7 @@ func (m *Mesh) decideMember(now time.Time, answerer *join.Answerer, req *join.Re
 		return nil
 	}
 	reply, _ := answerer.Accept(now, req, m.MeshTime())
-	m.tell(Event{Type: EventFound, Peer: req.Node, Observed: req.From, Skew: int64(req.Time.Sub(now))})
+	m.tell(Event{Type: EventFound, Peer: req.Node, Place: req.From, Skew: int64(req.Time.Sub(now))})
 	return reply
 }
 
@@ -246,22 +249,25 @@ func (m *Mesh) found(a *join.Answer) {
 	if a.Word != "" || m.current.Load().Peer(a.Node) == nil {
 		return
 	}
-	m.tell(Event{Type: EventFound, Peer: a.Node, Observed: a.From, Skew: int64(time.Until(a.Time))})
+	m.tell(Event{Type: EventFound, Peer: a.Node, Place: a.From, Skew: int64(time.Until(a.Time))})
 	m.Nudge(a.Node)
 }
 
-// introduce sends Intros to a member that does not answer otherwise, at most once in introduceEvery.
-func (m *Mesh) introduce(id identity.PeerID, addrs []netip.AddrPort) {
-	now := time.Now()
+// introduce sends Intros to a member that does not answer otherwise, wherever it may be, at most once in introduceEvery.
+func (m *Mesh) introduce(p *netmap.Peer) {
+	now, places := time.Now(), addressed(p.Endpoints)
+	if relayed(p) {
+		places = append(places, datagram.Place{Relay: p.ID})
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	last, asked := m.asked[id]
-	if asked && now.Sub(last) < introduceEvery || len(addrs) == 0 {
+	last, asked := m.asked[p.ID]
+	if asked && now.Sub(last) < introduceEvery || len(places) == 0 {
 		return
 	}
 	select {
-	case m.introductions <- addrs:
-		m.asked[id] = now
+	case m.introductions <- places:
+		m.asked[p.ID] = now
 	default: // enough are under way; it is tried again
 	}
 }
@@ -269,9 +275,17 @@ func (m *Mesh) introduce(id identity.PeerID, addrs []netip.AddrPort) {
 // Introduce asks whoever is at the addresses, for a few seconds, to tell who it is. EventFound follows.
 func (m *Mesh) Introduce(addrs []netip.AddrPort) {
 	select {
-	case m.introductions <- addrs:
+	case m.introductions <- addressed(addrs):
 	default: // enough are under way
 	}
+}
+
+func addressed(addrs []netip.AddrPort) []datagram.Place {
+	places := make([]datagram.Place, 0, len(addrs)+1)
+	for _, a := range addrs {
+		places = append(places, datagram.Place{Addr: a})
+	}
+	return places
 }
 
 // newAsker makes the Asker of a member, under the newest K.

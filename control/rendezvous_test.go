@@ -10,7 +10,9 @@ import (
 	"github.com/meshnet/meshnet/control/join"
 	"github.com/meshnet/meshnet/control/ledger"
 	"github.com/meshnet/meshnet/identity"
+	"github.com/meshnet/meshnet/internal/datagram"
 	"github.com/meshnet/meshnet/internal/sim"
+	"github.com/meshnet/meshnet/netmap"
 )
 
 // underlay is the address of a member's socket.
@@ -18,12 +20,20 @@ func (m *member) underlay() netip.AddrPort {
 	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, byte(m.index + 1)}), 41820)
 }
 
-// carry brings a datagram of joining to the member that has the address.
-func (w *world) carry(from *member, to netip.AddrPort, pkt []byte) {
-	for _, m := range w.members {
-		if m.underlay() == to && m.mesh != nil {
-			m.mesh.HandleRendezvous(from.underlay(), bytes.Clone(pkt))
+// carry brings a datagram of joining to the member that has the address or, by relay, to the member or guest of that id.
+func (w *world) carry(from *member, to datagram.Place, pkt []byte) {
+	back := datagram.Place{Addr: from.underlay()}
+	if to.IsRelay() {
+		back = datagram.Place{Relay: from.id.ID()}
+		if g, ok := w.guests.Load(to.Relay); ok {
+			g.(*guest).take(back, pkt)
 		}
+	}
+	for _, m := range w.members {
+		if m.mesh == nil || to.IsRelay() && to.Relay != m.id.ID() || !to.IsRelay() && (w.udpBlocked || to.Addr != m.underlay()) {
+			continue
+		}
+		m.mesh.HandleRendezvous(back, bytes.Clone(pkt))
 	}
 }
 
@@ -48,6 +58,44 @@ func TestMemberIntroducesItself(t *testing.T) {
 			return old.saw(EventFound, fresh) == 1 && fresh.saw(EventFound, old) == 1 && old.mesh.Map().Peer(fresh.id.ID()) != nil
 		})
 		w.until("a session", 70*time.Second, func() bool { return len(fresh.mesh.Sessions()) == 1 })
+	})
+}
+
+// TestLostContactByRelay: a member that another one has not heard of has no address of it that works, but knows that a
+// relay server leads there.
+func TestLostContactByRelay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.udpBlocked = true
+		old := w.admit(w.founder)
+		freshID := identity.FromSeed(identity.Secret{1, 2}).ID()
+		w.apart = func(a, b netip.Addr) bool { // no tunnel leads to a member that does not know one
+			return a == netmap.ControlAddr(w.ledger.Genesis().ID, freshID) && b == old.control() && old.mesh.Map().Peer(freshID) == nil
+		}
+		w.startAll()
+		defer w.stopAll()
+		w.until("session", 5*time.Second, w.meshed)
+		old.mesh.SetReach(Reachability{Homes: []netmap.Home{{Relay: relayURL}}})
+		w.streams.Cut(w.founder.control(), sim.Reset)
+		fresh := w.admit(w.founder)
+		if fresh.id.ID() != freshID {
+			t.Fatal("another member is cut off")
+		}
+		old.mesh.mu.Lock()
+		fresh.store.facts = append(fresh.store.facts, reachFact(old.mesh.myReach))
+		old.mesh.mu.Unlock()
+		fresh.start()
+		w.until("both know each other", 10*time.Second, func() bool {
+			return old.saw(EventFound, fresh) > 0 && fresh.saw(EventFound, old) > 0 && old.mesh.Map().Peer(fresh.id.ID()) != nil
+		})
+		w.until("a session", 70*time.Second, func() bool { return len(fresh.mesh.Sessions()) == 1 })
+		old.mu.Lock()
+		defer old.mu.Unlock()
+		for _, e := range old.events {
+			if e.Type == EventFound && e.Place != (datagram.Place{Relay: fresh.id.ID()}) {
+				t.Errorf("found at %v", e.Place)
+			}
+		}
 	})
 }
 
@@ -78,7 +126,7 @@ func TestProvisionalPeersAreBounded(t *testing.T) {
 		w.startAll()
 		defer w.stopAll()
 		m := w.founder.mesh
-		token, err := m.NewInvite(nil, time.Hour, 0, nil)
+		token, err := m.NewInvite(nil, time.Hour, 0)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -88,7 +136,7 @@ func TestProvisionalPeersAreBounded(t *testing.T) {
 		for i := range 2 * maxProvisional {
 			id := identity.FromSeed(identity.Secret{9, byte(i)})
 			admit := ledger.NewAdmit(id, token.Network, token.InviteID(), token.Seed)
-			from := netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, byte(i), 0, 1}), 1)
+			from := datagram.Place{Addr: netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, byte(i), 0, 1}), 1)}
 			asker := join.NewAsker(join.AskerConfig{
 				Self: id, Network: token.Network, ID: ledger.Short(token.InviteID()), PSK: token.PSK,
 				Content: join.Content{Admit: admit.Raw, Invite: token.Invite.Marshal()},
@@ -112,9 +160,9 @@ func TestProvisionalPeersAreBounded(t *testing.T) {
 }
 
 // knock goes through Intro, cookie, Intro, answer.
-func knock(t *testing.T, a *join.Answerer, m *Mesh, asker *join.Asker, from netip.AddrPort, now time.Time) *join.Answer {
+func knock(t *testing.T, a *join.Answerer, m *Mesh, asker *join.Asker, from datagram.Place, now time.Time) *join.Answer {
 	t.Helper()
-	to := netip.MustParseAddrPort("192.0.2.1:41820")
+	to := datagram.Place{Addr: netip.MustParseAddrPort("192.0.2.1:41820")}
 	if err := asker.Ask(now, to); err != nil {
 		t.Fatal(err)
 	}

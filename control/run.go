@@ -153,10 +153,10 @@ func (m *Mesh) whoHas(control netip.Addr) (identity.PeerID, bool) {
 func (m *Mesh) ended(s *session, err error) {
 	switch {
 	case faultOf(err) != "":
-		m.counts.BadPeers.Add(1)
+		m.counts.badPeers.Add(1)
 		m.log.Warn("control session ended", "peer", s.peer, "err", err)
 	default:
-		m.counts.SessionErrors.Add(1)
+		m.counts.sessionErrors.Add(1)
 		m.log.Debug("control session ended", "peer", s.peer, "err", err)
 	}
 }
@@ -210,6 +210,7 @@ func (m *Mesh) end(s *session, reason string) {
 	s.conn.Abort()
 	if m.sessions[s.peer] == s {
 		delete(m.sessions, s.peer)
+		m.notePartners()
 	}
 }
 
@@ -233,9 +234,10 @@ func (m *Mesh) established(s *session) {
 			return nil
 		}
 		s.done = true
+		m.notePartners()
 		delete(m.dialing, s.peer)
 		m.book.dialed(time.Now(), s.peer, true, 0)
-		m.counts.Sessions.Add(1)
+		m.counts.sessions.Add(1)
 		if !m.upPeers[s.peer] {
 			m.upPeers[s.peer] = true
 			u.tell(Event{Type: EventSessionUp, Peer: s.peer})
@@ -250,6 +252,7 @@ func (m *Mesh) leave(s *session, err error) {
 	m.mu.Lock()
 	if m.sessions[s.peer] == s {
 		delete(m.sessions, s.peer)
+		m.notePartners()
 	}
 	m.lineUp(s.peer)
 	if m.sessions[s.peer] == nil && m.upPeers[s.peer] {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/meshnet/meshnet/control/wire"
 	"github.com/meshnet/meshnet/identity"
+	"github.com/meshnet/meshnet/internal/bucket"
 	"github.com/meshnet/meshnet/internal/dcbor"
 )
 
@@ -34,6 +35,10 @@ type session struct {
 	theirs  identity.Hash // hash of their INITIAL; owned by the reader
 	digest  *digest       // of their INITIAL; owned by the reader
 
+	signals   bucket.Bucket                      // of the peer; owned by the reader
+	signalsTo map[identity.PeerID]*bucket.Bucket // by target; owned by the reader
+	noRoute   deadEnds
+
 	boot   [8]byte                       // guarded by Mesh.mu
 	done   bool                          // the five steps are over; guarded by Mesh.mu
 	known  map[identity.Hash]struct{}    // statements and records that the peer has; guarded by Mesh.mu
@@ -49,7 +54,7 @@ func newSession(peer identity.PeerID, r role, conn *wire.Conn) *session {
 	return &session{
 		peer: peer, role: r, conn: conn, out: newOutbox(),
 		known: make(map[identity.Hash]struct{}), cards: make(map[identity.PeerID]cardKnown),
-		change: make(chan struct{}, 1),
+		change: make(chan struct{}, 1), signalsTo: make(map[identity.PeerID]*bucket.Bucket),
 	}
 }
 
@@ -129,22 +134,37 @@ func (m *Mesh) write(ctx context.Context, s *session) {
 			m.queueDigest(s)
 			timer.Reset(entropy.next())
 		}
-		frames, over := s.out.take()
-		for _, f := range frames {
-			if err := s.conn.WriteRaw(f.kind, f.body); err != nil {
-				s.conn.Abort() // the reader ends too
-				return
-			}
-			if !pace.sent(ctx, len(f.body)) {
-				break
-			}
-		}
-		if over {
-			_ = s.conn.WriteMessage(typeClose, &closing{reasonSlow}) // best effort: the stream ends anyway
-			s.conn.Abort()
+		if !s.drain(ctx, &pace) {
+			s.conn.Abort() // the reader ends too
 			return
 		}
 	}
+}
+
+// drain sends what waits, signals ahead of each other frame. It reports whether the stream goes on.
+func (s *session) drain(ctx context.Context, pace *pacer) bool {
+	frames, over := s.out.take()
+	for {
+		next := s.out.takeSignals()
+		if len(frames) > 0 {
+			next, frames = append(next, frames[0]), frames[1:]
+		}
+		if len(next) == 0 {
+			break
+		}
+		for _, f := range next {
+			if s.conn.WriteRaw(f.kind, f.body) != nil {
+				return false
+			}
+			if !pace.sent(ctx, len(f.body)) {
+				return true // write says goodbye
+			}
+		}
+	}
+	if over {
+		_ = s.conn.WriteMessage(typeClose, &closing{reasonSlow}) // best effort: the stream ends anyway
+	}
+	return !over
 }
 
 // sayGoodbye sends the reason of an end that we chose.
@@ -353,6 +373,10 @@ func (m *Mesh) handleTraffic(s *session, t wire.Type, body []byte) error {
 		}
 		m.handleWant(s, &w)
 		return nil
+	case typeSignal:
+		return m.handleSignal(s, body)
+	case typeNoRoute:
+		return m.handleNoRoute(s, body)
 	}
 	return errProtocol
 }

@@ -133,7 +133,7 @@ func (h *history) mesh(s *Store) (*Mesh, error) {
 
 // admit lets a node in, as its invite's author.
 func (h *history) admit(m *Mesh, node *identity.Identity) error {
-	token, err := m.NewInvite(nil, time.Hour, 1, nil)
+	token, err := m.NewInvite(nil, time.Hour, 1)
 	if err != nil {
 		return err
 	}
@@ -206,7 +206,7 @@ func (h *history) run(dir *safefile.Dir) error {
 // live is a member's daily work.
 func (h *history) live(m *Mesh) error {
 	for i := range 3 {
-		token, err := m.NewInvite(nil, time.Hour, 0, nil)
+		token, err := m.NewInvite(nil, time.Hour, 0)
 		if err != nil {
 			return err
 		}
@@ -283,7 +283,7 @@ func (h *history) check(where string, path string) {
 	default:
 		h.t.Errorf("%s: network %s, want %s", where, id, h.network)
 	}
-	if _, err := m.NewInvite(nil, time.Hour, 1, nil); err != nil && !errors.Is(err, ErrNotAdmin) {
+	if _, err := m.NewInvite(nil, time.Hour, 1); err != nil && !errors.Is(err, ErrNotAdmin) {
 		h.t.Errorf("%s: it does not go on: %v", where, err)
 	}
 }

@@ -3,6 +3,7 @@ package control
 import (
 	"cmp"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/meshnet/meshnet/control/join"
@@ -121,6 +122,30 @@ type Member struct {
 	Name    string
 	IP6     netip.Addr
 	Invited string // the id of its invite; "" for the founder
+	Offers  []Offer
+}
+
+// Offer is something that a member offers, that admins approved, or both: only then does it count.
+type Offer struct {
+	What              ledger.Offer
+	Value             string // as ledger.Offer says
+	Offered, Approved bool
+}
+
+// offersOf lists what a member offers, then what else was approved of it. Called with mu held.
+func (m *Mesh) offersOf(st *ledger.State, id identity.PeerID) []Offer {
+	var all []Offer
+	if c := m.cards[id]; c != nil && c.Relay != "" {
+		all = append(all, Offer{ledger.OfferRelay, c.Relay, true, st.Allows(id, ledger.OfferRelay, c.Relay)})
+	}
+	offered := all
+	for _, a := range st.Allowances(id) {
+		covered := func(o Offer) bool { return o.What == a.What && (a.Value == "" || a.Value == o.Value) }
+		if a.Allow && !slices.ContainsFunc(offered, covered) {
+			all = append(all, Offer{a.What, a.Value, false, true})
+		}
+	}
+	return all
 }
 
 // Members are all that were ever admitted, in order.
@@ -130,7 +155,9 @@ func (m *Mesh) Members() []Member {
 	st := m.ledger.State(m.now())
 	all := make([]Member, 0, len(st.History))
 	for _, h := range st.History {
-		one := Member{Member: h, Name: m.nameOf(h.ID), IP6: netmap.IdentityAddr(m.network.ID, h.ID)}
+		one := Member{
+			Member: h, Name: m.nameOf(h.ID), IP6: netmap.IdentityAddr(m.network.ID, h.ID), Offers: m.offersOf(st, h.ID),
+		}
 		if !h.InviteID.IsZero() {
 			one.Invited = inviteName(h.InviteID)
 		}

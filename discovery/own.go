@@ -23,20 +23,26 @@ const (
 // Own is where this node may be reached. Safe for concurrent use.
 type Own struct {
 	mu       sync.Mutex
-	local    []netip.AddrPort                // guarded by mu
-	port     uint16                          // of the socket; guarded by mu
-	static   []netip.AddrPort                // guarded by mu
-	mapped   netip.AddrPort                  // by the router; guarded by mu
-	stun     []seen                          // those of the last report first; guarded by mu
-	hard     bool                            // the NAT's mapping depends on the destination; guarded by mu
-	observed map[identity.PeerID]observation // guarded by mu
-	order    map[netip.AddrPort]int          // when an observed address was first believed; guarded by mu
+	local    []netip.AddrPort        // guarded by mu
+	port     uint16                  // of the socket; guarded by mu
+	static   []netip.AddrPort        // guarded by mu
+	mapped   netip.AddrPort          // by the router; guarded by mu
+	stun     []seen                  // those of the last report first; guarded by mu
+	hard     bool                    // the NAT's mapping depends on the destination; guarded by mu
+	observed map[witness]observation // guarded by mu
+	order    map[netip.AddrPort]int  // when an observed address was first believed; guarded by mu
 }
 
 // seen is an address that a STUN server saw, and when that was last so.
 type seen struct {
 	addr netip.AddrPort
 	at   time.Time
+}
+
+// witness is a member that sees this node by one of the families.
+type witness struct {
+	member identity.PeerID
+	is4    bool
 }
 
 type observation struct {
@@ -47,7 +53,7 @@ type observation struct {
 // NewOwn starts with what the user advertises.
 func NewOwn(static []netip.AddrPort) *Own {
 	return &Own{
-		static: static, observed: make(map[identity.PeerID]observation), order: make(map[netip.AddrPort]int),
+		static: static, observed: make(map[witness]observation), order: make(map[netip.AddrPort]int),
 	}
 }
 
@@ -96,18 +102,20 @@ func (o *Own) SetPortMap(external netip.AddrPort) {
 	o.mapped = external
 }
 
-// Observed takes where a member sees our packets come from.
+// Observed takes where a member sees our packets come from. By each family the last word counts.
 func (o *Own) Observed(by identity.PeerID, addr netip.AddrPort, admin bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.observed[by] = observation{addr, admin}
+	o.observed[witness{by, addr.Addr().Unmap().Is4()}] = observation{addr, admin}
 }
 
 // Forget drops what a member saw, when it is out of touch.
 func (o *Own) Forget(by identity.PeerID) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	delete(o.observed, by)
+	for _, is4 := range []bool{false, true} {
+		delete(o.observed, witness{by, is4})
+	}
 }
 
 // Local are the interface addresses, with the zones of link-local ones.
@@ -119,10 +127,13 @@ func (o *Own) Local() []netip.AddrPort {
 
 // believed are the observed addresses that count, those first believed first. Called with mu held.
 func (o *Own) believed() []netip.AddrPort {
-	votes := make(map[netip.AddrPort]int)
+	votes, members := make(map[netip.AddrPort]int), make(map[identity.PeerID]bool)
+	for by := range o.observed {
+		members[by.member] = true
+	}
 	for _, seen := range o.observed {
 		votes[seen.addr]++
-		if seen.admin || len(o.observed) < fewMembers {
+		if seen.admin || len(members) < fewMembers {
 			votes[seen.addr]++
 		}
 	}

@@ -2,6 +2,7 @@ package discovery
 
 import (
 	"net/netip"
+	"slices"
 	"testing"
 
 	"github.com/meshnet/meshnet/identity"
@@ -32,5 +33,28 @@ func TestNATByMembers(t *testing.T) {
 		if got := o.NAT(); got != tt.want {
 			t.Errorf("%s: %v, want %v", tt.name, got, tt.want)
 		}
+	}
+}
+
+// A member that sees us by both families says what either does.
+func TestObservedByBothFamilies(t *testing.T) {
+	o := NewOwn(nil)
+	o.SetLocal([]netip.Addr{netip.MustParseAddr("192.168.1.2"), netip.MustParseAddr("2001:db8::2")}, 41820)
+	by := identity.PeerID{1}
+	outside := netip.MustParseAddrPort("203.0.113.9:5000")
+	o.Observed(by, outside, false)
+	o.Observed(by, netip.MustParseAddrPort("[2001:db8::2]:41820"), false)
+	if got := o.NAT(); got != netmap.NATEasy {
+		t.Errorf("NAT %v, want the one of IPv4", got)
+	}
+	told := func() bool {
+		return slices.ContainsFunc(o.Endpoints(), func(e netmap.Endpoint) bool { return e.Addr == outside })
+	}
+	if !told() {
+		t.Errorf("%v without %v", o.Endpoints(), outside)
+	}
+	o.Forget(by)
+	if told() || o.NAT() != netmap.NATUnknown {
+		t.Errorf("%v, NAT %v of a member that is forgotten", o.Endpoints(), o.NAT())
 	}
 }

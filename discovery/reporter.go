@@ -45,7 +45,9 @@ type Config struct {
 	// PortMap goes into reports. nil: left out.
 	PortMap func() portmap.Status
 	// Found is told of each report, by Run's goroutine. nil: nobody is.
-	Found  func(Report)
+	Found func(Report)
+	// Early is told, by Run's goroutine, of news that a full round has found before its end. nil: nobody is.
+	Early  func(Report)
 	Logger *slog.Logger // nil: discarded
 }
 

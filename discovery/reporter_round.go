@@ -89,6 +89,9 @@ func (r *Reporter) ask(ctx context.Context, full bool, targets []Target) (Report
 		if next.IsZero() {
 			break
 		}
+		if full {
+			r.tellEarly(b)
+		}
 		timer.Reset(time.Until(next))
 		select {
 		case <-ctx.Done():
@@ -100,6 +103,26 @@ func (r *Reporter) ask(ctx context.Context, full bool, targets []Target) (Report
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return b.Report(time.Now()), true
+}
+
+// tellEarly tells where a round under way has found us to be, when that is news. The rest of the round waits for what may
+// never come, while members may wait to hear where we are. The kind of NAT is waited for a little: it decides how they try.
+func (r *Reporter) tellEarly(b *Behaviour) {
+	now := time.Now()
+	r.mu.Lock()
+	old := r.report
+	rep := b.Report(now).after(old)
+	news := rep.NAT != old.NAT || !slices.Equal(rep.Mapped, old.Mapped)
+	if len(rep.Mapped) == 0 || !news || rep.NAT == netmap.NATUnknown && now.Before(b.started.Add(fallbackAfter)) {
+		r.mu.Unlock()
+		return
+	}
+	r.report = rep
+	r.mu.Unlock()
+	r.cfg.Logger.Debug("stun round under way", "endpoint", rep.IPv4, "nat", rep.NAT, "took", rep.Took)
+	if r.cfg.Early != nil {
+		r.cfg.Early(rep)
+	}
 }
 
 // tick asks the machine what to do. stop: the links changed, or a full round is wanted instead of a light one.

@@ -24,6 +24,7 @@ type reporting struct {
 	active atomic.Bool
 	heard  atomic.Bool
 	found  chan Report
+	early  chan Report
 
 	mu      sync.Mutex
 	servers []string
@@ -53,7 +54,9 @@ func (c quietConn) Close() error {
 func report(t *testing.T, mapped string, servers []string, do func(s *reporting)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		s := &reporting{t: t, found: make(chan Report, 10000), mapped: mapped, servers: servers}
+		s := &reporting{
+			t: t, found: make(chan Report, 10000), early: make(chan Report, 10000), mapped: mapped, servers: servers,
+		}
 		s.r = NewReporter(Config{
 			Send: s.send,
 			Open: func() (net.PacketConn, error) {
@@ -74,6 +77,7 @@ func report(t *testing.T, mapped string, servers []string, do func(s *reporting)
 			Heard:   s.heard.Load,
 			PortMap: func() portmap.Status { return portmap.Status{Protocol: portmap.PCP} },
 			Found:   func(r Report) { s.found <- r },
+			Early:   func(r Report) { s.early <- r },
 		})
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
@@ -91,7 +95,7 @@ func (s *reporting) send(to netip.AddrPort, pkt []byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.sent = append(s.sent, time.Now())
-	if s.mapped == "" {
+	if s.mapped == "" || to == silentServer {
 		return
 	}
 	id, _, _ := stunID(pkt)
@@ -135,6 +139,9 @@ func (s *reporting) quiet(d time.Duration) {
 		s.t.Fatalf("%d packets", n)
 	}
 }
+
+// silentServer never answers.
+var silentServer = ap("203.0.113.77:3478")
 
 var twoServers = []string{"203.0.113.1:3478", "203.0.113.2:3478"}
 
@@ -299,6 +306,26 @@ func TestRefresh(t *testing.T) {
 		s.r.Refresh()
 		s.next(time.Second)
 		s.quiet(time.Minute)
+	})
+}
+
+// Where the socket is seen is told while a server that does not answer is still waited for.
+func TestEarly(t *testing.T) {
+	report(t, "198.51.100.1:7", append([]string{silentServer.String()}, twoServers...), func(s *reporting) {
+		select {
+		case r := <-s.early:
+			if r.IPv4 != ap("198.51.100.1:7") || r.NAT != netmap.NATEasy || s.r.Report().IPv4 != r.IPv4 {
+				t.Errorf("got %+v", r)
+			}
+		case <-time.After(fallbackAfter):
+			t.Error("nothing was told early")
+		}
+		s.next(4 * time.Second)
+		s.r.LinkChanged()
+		s.next(4 * time.Second)
+		if len(s.early) > 0 {
+			t.Errorf("told as news: %+v", <-s.early)
+		}
 	})
 }
 

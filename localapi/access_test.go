@@ -51,9 +51,13 @@ func TestGuard(t *testing.T) {
 		{"GET /v1/whois?addr=::1", true},
 		{"GET /v1/lookup?peer=", true},
 		{"GET /v1/key", true},
+		{"POST /v1/netcheck", true},
+		{"GET /v1/why?peer=bob", true},
+		{"GET /v1/metrics", true},
 		{"POST /v1/invites", false},
 		{"POST /v1/invites/revoke", false},
 		{"POST /v1/members/revoke", false},
+		{"POST /v1/members/approve", false},
 		{"POST /v1/down", false},
 	} {
 		verb, path, _ := strings.Cut(tt.target, " ")

@@ -55,6 +55,12 @@ func (c *Client) RevokeMember(ctx context.Context, peer string) error {
 	return err
 }
 
+// Approve makes what a member offers count, or count no more; what is "relay".
+func (c *Client) Approve(ctx context.Context, peer, what string, allow bool) error {
+	_, err := call[struct{}](ctx, c, http.MethodPost, "/v1/members/approve", approveRequest{peer, what, allow})
+	return err
+}
+
 // Invites lists the invites.
 func (c *Client) Invites(ctx context.Context) ([]meshnet.InviteStatus, error) {
 	return call[[]meshnet.InviteStatus](ctx, c, http.MethodGet, "/v1/invites", nil)
@@ -86,6 +92,30 @@ func (c *Client) Lookup(ctx context.Context, peer string) (meshnet.WhoIs, error)
 func (c *Client) Ping(ctx context.Context, peer string, seq, size int, timeout time.Duration) (meshnet.PingResult, error) {
 	return call[meshnet.PingResult](ctx, c, http.MethodPost, "/v1/ping",
 		pingRequest{Peer: peer, Seq: seq, Size: size, Timeout: duration(timeout)})
+}
+
+// Netcheck has the node look at the networks around it; that takes a few seconds.
+func (c *Client) Netcheck(ctx context.Context) (*meshnet.Netcheck, error) {
+	return call[*meshnet.Netcheck](ctx, c, http.MethodPost, "/v1/netcheck", nil)
+}
+
+// Why explains the path to a name, address or id.
+func (c *Client) Why(ctx context.Context, peer string) (*meshnet.Why, error) {
+	return call[*meshnet.Why](ctx, c, http.MethodGet, "/v1/why?peer="+url.QueryEscape(peer), nil)
+}
+
+// Metrics are the node's counters and gauges in the Prometheus text format.
+func (c *Client) Metrics(ctx context.Context) (string, error) {
+	body, err := c.open(ctx, http.MethodGet, "/v1/metrics", nil)
+	if err != nil {
+		return "", err
+	}
+	defer body.Close()
+	text, err := io.ReadAll(body)
+	if err != nil {
+		return "", fmt.Errorf("read the node's answer: %w", err)
+	}
+	return string(text), nil
 }
 
 // Key is the public half of the node's key.

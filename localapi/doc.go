@@ -4,12 +4,16 @@
 //	GET  /v1/status                                  meshnet.Status
 //	GET  /v1/members                                 []meshnet.MemberStatus
 //	POST /v1/members/revoke  {peer}             *    {}
+//	POST /v1/members/approve {peer,what,allow}  *    {}
 //	GET  /v1/invites                                 []meshnet.InviteStatus
 //	POST /v1/invites         {expires,uses,tags} *   meshnet.Invitation
 //	POST /v1/invites/revoke  {id}               *    {}
 //	GET  /v1/whois?addr=                             meshnet.WhoIs
 //	GET  /v1/lookup?peer=                            meshnet.WhoIs
 //	POST /v1/ping            {peer,seq,size,timeout} meshnet.PingResult
+//	POST /v1/netcheck                                meshnet.Netcheck
+//	GET  /v1/why?peer=                               meshnet.Why
+//	GET  /v1/metrics                                 Prometheus text
 //	GET  /v1/key                                     Key
 //	GET  /v1/events                                  meshnet.Event, one per line, until the node stops
 //	POST /v1/down                               *    Down; the connection stays open until the node is gone

@@ -14,6 +14,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/meshnet/meshnet"
+	"github.com/meshnet/meshnet/internal/prom"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -99,6 +100,22 @@ func (f *fakeNode) RevokeInvite(_ context.Context, id string) error {
 
 func (f *fakeNode) RevokeMember(_ context.Context, peer string) error {
 	return f.note("revoke member %s", peer)
+}
+
+func (f *fakeNode) Approve(_ context.Context, peer, what string, allow bool) error {
+	return f.note("approve %s %s %v", peer, what, allow)
+}
+
+func (f *fakeNode) Netcheck(context.Context) (*meshnet.Netcheck, error) {
+	return &meshnet.Netcheck{UDP: true, Took: 12}, f.note("netcheck")
+}
+
+func (f *fakeNode) Why(peer string) (*meshnet.Why, error) {
+	return &meshnet.Why{Rule: "because"}, f.note("why %q", peer)
+}
+
+func (f *fakeNode) Metrics() []prom.Family {
+	return []prom.Family{{Name: "meshnet_up", Type: prom.Gauge, Samples: []prom.Sample{prom.Of(1)}}}
 }
 
 // served is a server that runs until the test ends or stop is called.

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/meshnet/meshnet"
+	"github.com/meshnet/meshnet/internal/prom"
 )
 
 const (
@@ -38,11 +39,15 @@ func (s *Server) handler() http.Handler {
 	read("GET /v1/lookup", s.lookup)
 	read("GET /v1/key", s.key)
 	read("POST /v1/ping", s.ping)
+	read("POST /v1/netcheck", s.netcheck)
+	read("GET /v1/why", s.why)
+	mux.Handle("GET /v1/metrics", prom.Handler(s.node.Metrics))
 	mux.HandleFunc("GET /v1/events", s.events)
 
 	change("POST /v1/invites", s.invite)
 	change("POST /v1/invites/revoke", s.revokeInvite)
 	change("POST /v1/members/revoke", s.revokeMember)
+	change("POST /v1/members/approve", s.approve)
 	mux.Handle("POST /v1/down", s.guard(http.HandlerFunc(s.down)))
 
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) { writeError(w, ErrUnsupported) })
@@ -124,6 +129,16 @@ func (s *Server) ping(r *http.Request) (any, error) {
 	return Document(s.node.Ping(r.Context(), q.Peer, q.Seq, q.Size, wait)), nil
 }
 
+func (s *Server) netcheck(r *http.Request) (any, error) {
+	check, err := s.node.Netcheck(r.Context())
+	return Document(check), err
+}
+
+func (s *Server) why(r *http.Request) (any, error) {
+	why, err := s.node.Why(r.FormValue("peer"))
+	return Document(why), err
+}
+
 func (s *Server) invite(r *http.Request) (any, error) {
 	q, err := body[inviteRequest](r)
 	if err != nil {
@@ -148,6 +163,14 @@ func (s *Server) revokeMember(r *http.Request) (any, error) {
 		return nil, err
 	}
 	return struct{}{}, s.node.RevokeMember(r.Context(), q.Peer)
+}
+
+func (s *Server) approve(r *http.Request) (any, error) {
+	q, err := body[approveRequest](r)
+	if err != nil {
+		return nil, err
+	}
+	return struct{}{}, s.node.Approve(r.Context(), q.Peer, q.What, q.Allow)
 }
 
 // events streams until the client leaves or the node stops. The header is sent once the subscription stands, so what

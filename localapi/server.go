@@ -14,12 +14,14 @@ import (
 	"time"
 
 	"github.com/meshnet/meshnet"
+	"github.com/meshnet/meshnet/internal/prom"
 )
 
 // node is what is served. *meshnet.Node is one.
 type node interface {
 	viewer
 	finder
+	explainer
 	changer
 }
 
@@ -37,10 +39,17 @@ type finder interface {
 	Ping(ctx context.Context, peer string, seq, size int, timeout time.Duration) meshnet.PingResult
 }
 
+type explainer interface {
+	Netcheck(ctx context.Context) (*meshnet.Netcheck, error)
+	Why(peer string) (*meshnet.Why, error)
+	Metrics() []prom.Family
+}
+
 type changer interface {
 	Invite(ctx context.Context, o meshnet.InviteOptions) (meshnet.Invitation, error)
 	RevokeInvite(ctx context.Context, id string) error
 	RevokeMember(ctx context.Context, peer string) error
+	Approve(ctx context.Context, peer, what string, allow bool) error
 }
 
 const (

@@ -34,6 +34,11 @@ func TestEveryCall(t *testing.T) {
 		{"invite", func() (any, error) {
 			return c.Invite(ctx, meshnet.InviteOptions{Expires: -1, Uses: 3, Tags: []string{"x"}})
 		}, "invite -1ns 3 [x]", "{i t}"},
+		{"approve", func() (any, error) { return nil, c.Approve(ctx, "bob", "relay", true) }, "approve bob relay true", "<nil>"},
+		{"withdraw", func() (any, error) { return nil, c.Approve(ctx, "bob", "relay", false) }, "approve bob relay false", "<nil>"},
+		{"netcheck", func() (any, error) { n, err := c.Netcheck(ctx); return n.STUN, err }, "netcheck", "[]"},
+		{"why", func() (any, error) { w, err := c.Why(ctx, "a&b c"); return w.Probes, err }, `why "a&b c"`, "[]"},
+		{"metrics", func() (any, error) { return c.Metrics(ctx) }, "", "# TYPE meshnet_up gauge\nmeshnet_up 1\n"},
 		{"revoke invite", func() (any, error) { return nil, c.RevokeInvite(ctx, "abc") }, "revoke invite abc", "<nil>"},
 		{"revoke member", func() (any, error) { return nil, c.RevokeMember(ctx, "bob") }, "revoke member bob", "<nil>"},
 	} {
@@ -85,6 +90,7 @@ func TestBadRequests(t *testing.T) {
 		{"unknown field", http.MethodPost, "/v1/invites", `{"admin":true}`, ErrRequest},
 		{"more than one document", http.MethodPost, "/v1/invites", `{}{}`, ErrRequest},
 		{"too long", http.MethodPost, "/v1/invites", `{"tags":["` + strings.Repeat("x", maxBody) + `"]}`, ErrRequest},
+		{"approve with too much", http.MethodPost, "/v1/members/approve", `{"peer":"b","what":"relay","allow":true,"admin":true}`, ErrRequest},
 		{"no address", http.MethodGet, "/v1/whois?addr=bob", "", ErrRequest},
 		{"ping for ever", http.MethodPost, "/v1/ping", `{"peer":"b","seq":1,"size":1,"timeout":"10h"}`, ErrRequest},
 		{"ping of nothing", http.MethodPost, "/v1/ping", `{"peer":"b","seq":1,"size":-1,"timeout":"1s"}`, ErrRequest},

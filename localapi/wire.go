@@ -29,6 +29,12 @@ type memberRevokeRequest struct {
 	Peer string `json:"peer"`
 }
 
+type approveRequest struct {
+	Peer  string `json:"peer"`
+	What  string `json:"what"` // relay
+	Allow bool   `json:"allow"`
+}
+
 type pingRequest struct {
 	Peer    string   `json:"peer"`
 	Seq     int      `json:"seq"`

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/meshnet/meshnet/identity"
+	"github.com/meshnet/meshnet/internal/datagram"
 	"github.com/meshnet/meshnet/magicsock/disco"
 	"github.com/meshnet/meshnet/magicsock/udp"
 	"github.com/meshnet/meshnet/netmap"
@@ -23,17 +24,26 @@ const DefaultPort = 41820
 type Config struct {
 	Logger   *slog.Logger // nil discards
 	Identity *identity.Identity
-	Port     uint16 // 0 takes a free one
-	Strict   bool   // a taken Port is an error; otherwise a free one is taken instead
-	Mark     uint32 // SO_MARK of the sockets on Linux
-	Relay    relayLeg
+	Port     uint16   // 0 takes a free one
+	Strict   bool     // a taken Port is an error; otherwise a free one is taken instead
+	Mark     uint32   // SO_MARK of the sockets on Linux
+	Relay    relayLeg // nil: there are no relay servers
 	// Events is told what happens, one at a time and in order, by the goroutine of Run.
 	Events func(Event)
 	// Rendezvous gets packets of joining (first byte 0xC1 to 0xC3). borrowed: pkt is only valid during the call.
-	Rendezvous func(from netip.AddrPort, pkt []byte)
+	Rendezvous func(from datagram.Place, pkt []byte)
+	// STUN gets the STUN messages of the sockets (RFC 8489). borrowed: pkt is only valid during the call.
+	STUN func(from netip.AddrPort, pkt []byte)
+	// Signal carries a sealed signal to a member by whatever there is besides a path: over the control session with one
+	// that has a session with it. It reports whether it left. It must not block, nor call the Conn.
+	Signal func(to identity.PeerID, pkt []byte) bool
+	// MemberRelay is what this node does for members that do not reach each other. Default: nothing.
+	MemberRelay MemberRelay
+	// MTU of the inner packets, in bytes: a path has to carry datagrams of MTU + 32. Default 1280.
+	MTU int
 }
 
-// The families, as indices of Conn.sockets.
+// The families, as indices of Conn.sockets: where packets leave by unless their way names an extra socket.
 const (
 	family4 = iota
 	family6
@@ -44,8 +54,9 @@ const (
 type Conn struct {
 	cfg     Config
 	log     *slog.Logger
-	sockets [families]atomic.Pointer[udp.Socket]
-	relayed chan relayPacket
+	sockets [families + maxExtra]atomic.Pointer[udp.Socket] // of the families, and extra ones that carry data
+	extras  extras
+	relayed chan relayBatch
 	wake    chan struct{} // the next deadline may have moved
 	ended   chan struct{} // closed with the Conn
 
@@ -67,13 +78,17 @@ func New(cfg Config) (*Conn, error) {
 	copy(boot[:], seed[:])
 	c := &Conn{
 		cfg: cfg, log: cfg.Logger,
-		relayed: make(chan relayPacket, relayQueue),
+		relayed: make(chan relayBatch, relayQueue),
 		wake:    make(chan struct{}, 1),
 		ended:   make(chan struct{}),
 		swapped: make(chan struct{}),
 		core:    newCore(cfg.Identity, boot, rand.New(rand.NewChaCha8(identity.NewSecret()))),
 	}
-	c.core.conn, c.core.hasLeg = c, cfg.Relay != nil
+	c.core.conn, c.core.relay, c.core.carried = c, cfg.Relay, cfg.Signal != nil
+	c.core.serving = newServing(cfg.MemberRelay)
+	if cfg.MTU > 0 {
+		c.core.mtu = cfg.MTU
+	}
 	err := c.open(cfg.Port)
 	if err != nil && !cfg.Strict && cfg.Port != 0 {
 		err = c.open(0)
@@ -122,6 +137,7 @@ func (c *Conn) openPair(port uint16) error {
 func (c *Conn) Run(ctx context.Context) error {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
+	defer c.endExtras()
 	for {
 		select {
 		case <-ctx.Done():
@@ -130,12 +146,15 @@ func (c *Conn) Run(ctx context.Context) error {
 		case <-c.wake:
 		case <-timer.C:
 		}
-		var next time.Time
+		var orders []order
 		c.do(func(now time.Time, core *core) {
 			core.tick(now)
-			next = core.nextDeadline()
+			orders = core.takeOrders()
 		})
+		c.follow(orders)
 		c.deliver()
+		var next time.Time
+		c.do(func(_ time.Time, core *core) { next = core.nextDeadline() })
 		wait := time.Hour
 		if !next.IsZero() {
 			wait = max(time.Until(next), 0)
@@ -193,10 +212,10 @@ func (c *Conn) doAt(now time.Time, f func(core *core)) {
 	if c.cfg.Events != nil && len(c.events) < maxEvents {
 		c.events = append(c.events, events...)
 	}
-	wake := len(c.events) > 0 || !after.IsZero() && (before.IsZero() || after.Before(before))
+	wake := len(c.events) > 0 || len(c.core.guesses.orders) > 0 || !after.IsZero() && (before.IsZero() || after.Before(before))
 	c.mu.Unlock()
-	for _, s := range sends {
-		c.emit(s)
+	for i := range sends {
+		c.emit(&sends[i])
 	}
 	if wake {
 		select {
@@ -227,10 +246,10 @@ func (c *Conn) Contact(id identity.PeerID) {
 	c.do(func(now time.Time, core *core) { core.contact(now, id) })
 }
 
-// AddProvisional makes a peer reachable that is no member yet, or whose network we do not know yet, at the address
-// where Intro and Welcome went.
-func (c *Conn) AddProvisional(id identity.PeerID, wg identity.WGKey, addr netip.AddrPort) {
-	c.do(func(now time.Time, core *core) { core.addProvisional(now, id, wg, addr) })
+// AddProvisional makes a peer reachable that is no member yet, or whose network we do not know yet, at the place where
+// Intro and Welcome went.
+func (c *Conn) AddProvisional(id identity.PeerID, wg identity.WGKey, at datagram.Place) {
+	c.do(func(now time.Time, core *core) { core.addProvisional(now, id, wg, wayTo(at)) })
 }
 
 // RemoveProvisional forgets a peer that did not become a member.
@@ -238,18 +257,32 @@ func (c *Conn) RemoveProvisional(id identity.PeerID) {
 	c.do(func(_ time.Time, core *core) { core.removeProvisional(id) })
 }
 
-// Found takes what an Intro or Welcome told of a member: an address where it answers, and how far its clock is ahead.
-func (c *Conn) Found(id identity.PeerID, addr netip.AddrPort, ahead time.Duration) {
-	c.do(func(now time.Time, core *core) { core.found(now, id, addr, ahead) })
+// Found takes what an Intro or Welcome told of a member: a place where it answers, and how far its clock is ahead.
+func (c *Conn) Found(id identity.PeerID, at datagram.Place, ahead time.Duration) {
+	c.do(func(now time.Time, core *core) { core.found(now, id, wayTo(at), ahead) })
+}
+
+// SetEndpoints tells where others may find this node, at most 32 of them counting, and what NAT is in front of it. It is
+// what calls to members say, so those that look for us without success are told at once.
+func (c *Conn) SetEndpoints(addrs []netip.AddrPort, nat netmap.NAT) {
+	c.do(func(now time.Time, core *core) { core.setEndpoints(now, addrs, nat) })
+}
+
+// SetHomes tells which members are homes of this node: the paths to them are kept open.
+func (c *Conn) SetHomes(ids []identity.PeerID) {
+	c.do(func(now time.Time, core *core) { core.setHomes(now, ids) })
+}
+
+// DeliverSignal takes a sealed signal of a member that came over a control session. borrowed: pkt is only used during the
+// call and not changed.
+func (c *Conn) DeliverSignal(pkt []byte) {
+	c.do(func(now time.Time, core *core) { core.handleSignal(now, pkt) })
 }
 
 // LinkChanged verifies every path in use anew, at once, after the host's links or addresses changed.
 func (c *Conn) LinkChanged() {
 	c.do(func(now time.Time, core *core) { core.linkChanged(now) })
 }
-
-// SendRendezvous sends a packet of joining from the socket.
-func (c *Conn) SendRendezvous(to netip.AddrPort, pkt []byte) { c.emit(send{to: to, pkt: pkt}) }
 
 // Port is the UDP port in use.
 func (c *Conn) Port() uint16 {

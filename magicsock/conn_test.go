@@ -281,8 +281,8 @@ func TestProvisionalMember(t *testing.T) {
 	a.know(b.peer(b.addr()))
 	a.conn.Contact(b.id.ID())
 	a.await(t, "a path", isPathTo(b))
-	a.conn.AddProvisional(b.id.ID(), b.id.WG(), again.addr())
-	again.conn.AddProvisional(a.id.ID(), a.id.WG(), a.addr())
+	a.conn.AddProvisional(b.id.ID(), b.id.WG(), datagram.Place{Addr: again.addr()})
+	again.conn.AddProvisional(a.id.ID(), a.id.WG(), datagram.Place{Addr: a.addr()})
 	again.send(t, a, wgPacket(wgInitiation, 148))
 	if got := a.receive(t); got[0] != wgInitiation {
 		t.Fatalf("received %x", got[:4])

@@ -1,12 +1,10 @@
 package magicsock
 
 import (
-	"net/netip"
 	"time"
 
 	"github.com/meshnet/meshnet/identity"
 	"github.com/meshnet/meshnet/magicsock/disco"
-	"github.com/meshnet/meshnet/magicsock/udp"
 )
 
 // A cold pair, A wants to send to B:
@@ -25,7 +23,7 @@ import (
 const (
 	// clockSlack is how far a ping's time may be from what its sender's clock should say.
 	clockSlack = 2 * time.Minute
-	// askAfter is the age of the last pong at which a ping from that path is answered with one of our own.
+	// askAfter is how long nothing vouched for a path until a ping from there is answered with one of our own.
 	askAfter = 10 * time.Second
 )
 
@@ -38,8 +36,14 @@ func (c *core) contact(now time.Time, id identity.PeerID) {
 
 // want looks for a member.
 func (c *core) want(now time.Time, p *peer) {
+	if !p.wanted(now) && p.dial.IsZero() && !p.inUse(now) {
+		p.dial = now
+		c.count.dialAttempts.Add(1)
+	}
 	p.seek(now)
+	c.checkSearch(now, p)
 	c.probeAll(now, p)
+	c.checkVias(now, p)
 	c.schedule(now, p)
 }
 
@@ -52,34 +56,58 @@ func (c *core) probeAll(now time.Time, p *peer) {
 
 // probe pings one path unless it was pinged a moment ago, or does not answer and its backoff runs.
 func (c *core) probe(now time.Time, p *peer, path *path) {
-	if path.relay && !c.hasLeg || now.Before(path.next) && !path.confirmed() {
-		return
+	switch {
+	case now.Sub(path.lastPing) < probeEvery:
+	case path.confirmed():
+		c.ping(now, p, path)
+	case now.Before(path.next):
+	case c.mayProbe(now, p, path):
+		c.ping(now, p, path)
 	}
-	if path.confirmed() && now.Sub(path.lastPing) < 200*time.Millisecond {
-		return
-	}
-	if !path.confirmed() && !path.relay && !c.probes.Take(now, path.addr.Addr()) {
-		c.count.probeLimited.Add(1)
-		return
-	}
-	c.ping(now, p, path)
 }
 
-// ping sends a ping on a path.
-func (c *core) ping(now time.Time, p *peer, path *path) {
-	if len(p.pings) >= 4*maxPaths {
-		return
+// probeEvery is the least time between two pings of ours on a path that nothing asks for.
+const probeEvery = 200 * time.Millisecond
+
+// mayProbe takes what a packet to an address costs that nobody confirmed.
+func (c *core) mayProbe(now time.Time, p *peer, path *path) bool {
+	if path.relay || path.sid != 0 {
+		return true
 	}
+	if !p.probes.Take(now, namedRate, namedBurst) || !c.probes.Take(now, path.addr.Addr()) {
+		c.count.probeLimited.Add(1)
+		return false
+	}
+	return true
+}
+
+// ping sends a small ping on a path.
+func (c *core) ping(now time.Time, p *peer, path *path) { c.verifySize(now, p, path, 0) }
+
+// verifySize sends a ping of at least that size, in bytes. Without an answer the path is in doubt.
+func (c *core) verifySize(now time.Time, p *peer, path *path, size int) {
 	if path == p.best {
 		c.syncTrust(p)
 	}
-	m := c.message(now, p, disco.TypePing, disco.NewTxID())
-	if !c.seal(now, p, path.addr, path.local, path.relay, m) {
-		return
+	if c.pingSize(now, p, path, size, false) {
+		path.pinged(now, c.rand.Float64())
 	}
-	p.pings[m.TxID] = sentPing{path, now}
-	path.pinged(now, c.rand.Float64())
+}
+
+// pingSize sends a ping of at least that size, in bytes.
+func (c *core) pingSize(now time.Time, p *peer, path *path, size int, asks bool) bool {
+	if len(p.pings) >= 4*maxPaths {
+		return false
+	}
+	m := c.message(now, p, disco.TypePing, disco.NewTxID())
+	m.Padding = min(max(size, disco.MinSize), disco.MaxSize) - disco.MinSize
+	if !c.seal(now, p, line{path.way, path.local}, m) {
+		return false
+	}
+	p.pings[m.TxID] = sentPing{path, now, disco.MinSize + m.Padding, asks}
+	path.pings++
 	c.count.pingsSent.Add(1)
+	return true
 }
 
 // message fills in what every message says.
@@ -92,23 +120,19 @@ func (c *core) message(now time.Time, p *peer, t disco.Type, id disco.TxID) *dis
 }
 
 // seal encrypts a message under the newest network key and queues it.
-func (c *core) seal(now time.Time, p *peer, to netip.AddrPort, src udp.Source, relay bool, m *disco.Message) bool {
+func (c *core) seal(now time.Time, p *peer, to line, m *disco.Message) bool {
 	keys := c.pairKeys(p)
 	if len(keys) == 0 {
 		return false
 	}
 	m.KID = keys[0].kid
 	copy(m.PSK[:], m.KID[:])
-	s := send{to: to, src: src, pkt: keys[0].seal.Seal(c.ownTag(now, keys[0].secret), m)}
-	if relay {
-		s.relay = p.handle
-	}
-	c.sends = append(c.sends, s)
+	c.sends = append(c.sends, send{line: to, peer: p.handle, pkt: keys[0].seal.Seal(c.ownTag(now, keys[0].secret), m)})
 	return true
 }
 
 // handleContact takes a contact packet.
-func (c *core) handleContact(now time.Time, from arrival, pkt []byte) {
+func (c *core) handleContact(now time.Time, from line, pkt []byte) {
 	tag, err := disco.PacketTag(pkt)
 	if err != nil {
 		c.count.malformed.Add(1)
@@ -135,14 +159,7 @@ func (c *core) handleContact(now time.Time, from arrival, pkt []byte) {
 	c.count.unknownTag.Add(1)
 }
 
-// arrival is where a packet came from.
-type arrival struct {
-	addr  netip.AddrPort
-	local udp.Source
-	relay bool
-}
-
-func (c *core) handlePing(now time.Time, p *peer, from arrival, m *disco.Message) {
+func (c *core) handlePing(now time.Time, p *peer, from line, m *disco.Message) {
 	if p.seen == nil {
 		p.seen = new(txMemory)
 	}
@@ -156,20 +173,24 @@ func (c *core) handlePing(now time.Time, p *peer, from arrival, m *disco.Message
 	}
 	reply := c.message(now, p, disco.TypePong, m.TxID)
 	reply.Observed, reply.Padding = from.addr, m.Padding
-	c.seal(now, p, from.addr, from.local, from.relay, reply)
+	c.seal(now, p, from, reply)
 	if p.clockKnown && !c.timely(now, p, m) && m.Boot == p.boot {
 		return // recorded long ago, or a clock that jumped: answered, but no reason to do anything
 	}
-	path := c.addPath(p, from.addr)
-	if path == nil || !c.worthAsking(now, p, path, m) {
+	path := c.addPath(p, from.way)
+	if path == nil {
+		c.count.pathsFull.Add(1)
+		return
+	}
+	path.told = now
+	if !c.worthAsking(now, p, path, m) {
 		return
 	}
 	switch {
 	case path.confirmed() && now.Sub(path.lastPing) < minAsk:
 		return
-	case path.confirmed() || from.relay:
-	case !c.probes.Take(now, from.addr.Addr()): // a ping of a moment ago may have come too early for the other side
-		c.count.probeLimited.Add(1)
+	case path.confirmed():
+	case !c.mayProbe(now, p, path): // a ping of a moment ago may have come too early for the other side
 		return
 	}
 	path.local = from.local
@@ -192,15 +213,18 @@ func (c *core) worthAsking(now time.Time, p *peer, path *path, m *disco.Message)
 			p.usedAt, p.theyWant = now, now
 		}
 	}
-	return !fresh || !path.confirmed() || now.Sub(path.lastPong) > askAfter || wish
+	if path == p.best {
+		c.syncTrust(p)
+	}
+	return !fresh || !path.confirmed() || now.Sub(path.heard) > askAfter || wish
 }
 
 // minAsk is the least time between two pings that pings provoke on a path that answers.
 const minAsk = 20 * time.Millisecond
 
-func (c *core) handlePong(now time.Time, p *peer, from arrival, m *disco.Message) {
+func (c *core) handlePong(now time.Time, p *peer, from line, m *disco.Message) {
 	ping, ok := p.pings[m.TxID]
-	if !ok || ping.path.addr != from.addr || ping.path.relay != from.relay {
+	if !ok || ping.path.way != from.way {
 		c.count.strayPong.Add(1)
 		return
 	}
@@ -208,22 +232,26 @@ func (c *core) handlePong(now time.Time, p *peer, from arrival, m *disco.Message
 	c.count.pongsReceived.Add(1)
 	path, rtt := ping.path, now.Sub(ping.at)
 	path.ponged(now, rtt, from.local)
+	c.answered(p, path.way)
+	c.passed(now, p, path, ping.size)
 	p.clock, p.clockKnown = m.Time.Add(rtt/2).Sub(now), true
 	c.setHours(p, p.clock)
 	c.tell(Event{Type: EventClock, Peer: p.id, Clock: p.clock})
-	if !from.relay {
-		c.tell(Event{Type: EventObserved, Peer: p.id, Observed: m.Observed, Path: pathInfo(path)})
+	if from.direct() && from.socket == 0 {
+		c.tell(Event{Type: EventObserved, Peer: p.id, Observed: m.Observed, Path: c.pathInfo(p, path)})
 	}
-	if path == p.best && !p.doubt.IsZero() {
+	if path == p.best && (path.carries() || path.fit == fitSmall || p.fallback() == nil) {
 		p.doubt = time.Time{}
 	}
-	c.choose(now, p, "answered fastest")
-	if path == p.best {
+	c.choose(now, p, p.answerReason(path))
+	if path == p.best && p.doubt.IsZero() {
 		p.handle.trusted.Store(p.handle.stamp(now))
 		p.publish(nil)
 	}
-	c.tellReachable(now, p, ping)
-	c.handleBoot(p, m)
+	c.viaAnswered(now, p, path)
+	c.guessAnswered(now, p, path)
+	c.tellReachable(now, p, &ping)
+	c.handleBoot(now, p, m)
 	if m.Flags&disco.FlagWants != 0 {
 		p.usedAt, p.theyWant = now, now
 	}
@@ -234,45 +262,51 @@ const reachEvery = 200 * time.Millisecond
 
 // tellReachable tells that a wanted peer answered by a path which no initiation has left by since the ping: one that
 // left with the ping has arrived as the ping did, and to begin anew would only undo it.
-func (c *core) tellReachable(now time.Time, p *peer, ping sentPing) {
-	if !p.wanted(now) || !ping.path.lastInit.Before(ping.at) || now.Sub(p.reachTold) < reachEvery {
+func (c *core) tellReachable(now time.Time, p *peer, ping *sentPing) {
+	if !p.wanted(now) || ping.asks || !ping.path.lastInit.Before(ping.at) || now.Sub(p.reachTold) < reachEvery {
 		return
 	}
 	p.reachTold = now
-	c.tell(Event{Type: EventReachable, Peer: p.id, Path: pathInfo(ping.path)})
+	c.tell(Event{Type: EventReachable, Peer: p.id, Path: c.pathInfo(p, ping.path)})
 }
 
 // handleBoot compares the boot id of a pong with the last one.
-func (c *core) handleBoot(p *peer, m *disco.Message) {
+func (c *core) handleBoot(now time.Time, p *peer, m *disco.Message) {
 	if p.bootKnown && p.boot != m.Boot {
 		c.tell(Event{Type: EventRestarted, Peer: p.id})
+		c.relayRestarted(now, p.id)
 	}
 	p.boot, p.bootKnown = m.Boot, true
 }
 
-// checkContact goes on looking for a wanted peer.
-func (c *core) checkContact(now time.Time, p *peer) {
-	if p.wanted(now) && (p.best == nil || !p.best.confirmed()) {
-		c.probeAll(now, p)
-	}
-}
+// coldAfter is how long nothing came by a path before data on it is sent by the fallback too until it answers: NATs may
+// have forgotten it.
+const coldAfter = 30 * time.Second
 
-// verify is called while data is sent on a path that nothing has vouched for lately.
+// verify is called while data is sent on a path that nothing has vouched for lately. The ping is as large as the largest
+// datagram since, as far as that fits: a path that only lets small ones through is no path for data.
 func (c *core) verify(now time.Time, p *peer) {
 	if p.best == nil {
 		return
 	}
 	c.syncTrust(p)
+	size := int(p.handle.largest.Swap(0))
+	if pass := p.best.pass(); pass > 0 {
+		size = min(size, pass)
+	}
 	switch b := p.best; {
 	case !p.known || !p.doubt.IsZero():
 	case b.dead: // whatever answers first takes over; until then, with their backoffs
 		c.probeAll(now, p)
-	case now.Sub(b.lastPing) >= 100*time.Millisecond:
-		c.ping(now, p, b)
+	case now.Sub(b.lastPing) >= verifyEvery:
+		c.verifySize(now, p, b, size)
+		if !b.relay && now.Sub(b.heard) >= coldAfter {
+			c.doubtPath(now, p)
+		}
 	}
-	if now.Sub(p.lastUpgrade) >= upgradeEvery && p.best.rtt > goodEnough {
-		p.lastUpgrade = now
-		c.probeAll(now, p)
-	}
+	c.checkSearch(now, p)
 	c.schedule(now, p)
 }
+
+// verifyEvery is the least time between two pings that verify a path.
+const verifyEvery = 100 * time.Millisecond

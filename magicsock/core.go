@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/meshnet/meshnet/identity"
@@ -31,8 +32,18 @@ type core struct {
 	tags    tagTable
 	own     []netip.AddrPort // our addresses, never probed
 	zones   []string         // of our link-local addresses
-	hasLeg  bool             // there is a relay leg
 	skew    time.Duration    // the mesh's clock minus ours
+	mtu     int              // of inner packets
+
+	relay     relayLeg         // nil: there is none
+	carried   bool             // signals go over control sessions too
+	endpoints []netip.AddrPort // where calls say that we are
+	nat       netmap.NAT       // in front of us
+	homes     map[identity.PeerID]bool
+	sessions  atomic.Pointer[map[way]bool] // at members that relay, which paths are known by
+	hops      hops                         // those sessions, and the wishes for others
+	serving   *serving                     // sessions that this node relays
+	guesses   guesses
 
 	probes bucket.Prefixes // pings to addresses that nobody confirmed
 	pongs  bucket.Prefixes
@@ -45,17 +56,18 @@ type core struct {
 
 // send is a datagram that is to leave.
 type send struct {
-	to    netip.AddrPort
-	src   udp.Source
-	relay *handle // set: by the relay leg to that peer
-	pkt   []byte
+	line
+	peer   *handle // to whom; nil: a stranger
+	signal bool    // by Config.Signal, not by the line
+	pkt    []byte
 }
 
 func newCore(self *identity.Identity, boot disco.BootID, rng *rand.Rand) *core {
 	return &core{
-		self: self, boot: boot, rand: rng, members: newMembers(),
-		peers:  make(map[identity.PeerID]*peer),
-		byWG:   make(map[identity.WGKey]*peer),
+		self: self, boot: boot, rand: rng, members: newMembers(), mtu: DefaultMTU,
+		peers: make(map[identity.PeerID]*peer),
+		byWG:  make(map[identity.WGKey]*peer),
+		hops:  newHops(), serving: newServing(MemberRelay{}),
 		probes: bucket.Prefixes{Rate: 20, Burst: 40},
 		pongs:  bucket.Prefixes{Rate: 50, Burst: 100},
 	}
@@ -73,27 +85,62 @@ func (c *core) tell(e Event) { c.events = append(c.events, e) }
 // vouchFor is for how long a pong keeps data on its path when the peer introduces itself anew from elsewhere.
 const vouchFor = 30 * time.Second
 
-// relayFirst is why the relay leg is the path of a peer that was never reached otherwise.
-const relayFirst = "relay until something better answers"
-
 func (c *core) newPeer(now time.Time, id identity.PeerID, wg identity.WGKey) *peer {
 	p := &peer{
 		id: id, handle: newHandle(now, c.conn, id, wg), index: -1, usedAt: now,
-		paths: make(map[netip.AddrPort]*path),
+		paths: make(map[way]*path),
 		pings: make(map[disco.TxID]sentPing),
 	}
-	if c.hasLeg {
-		p.paths[netip.AddrPort{}] = &path{relay: true, vouch: true, named: true}
-		c.choose(now, p, relayFirst)
-	}
 	c.peers[id], c.byWG[wg] = p, p
+	p.home = c.homes[id]
+	c.checkRelay(now, p)
 	return p
+}
+
+// reaches reports whether a relay server leads to a peer.
+func (c *core) reaches(id identity.PeerID) bool { return c.relay != nil && c.relay.Reaches(id) }
+
+// checkRelay gives a peer the path by relay servers while there is one.
+func (c *core) checkRelay(now time.Time, p *peer) {
+	path, reaches := p.paths[byRelay], c.reaches(p.id)
+	switch {
+	case reaches && path == nil:
+		path = newPath(byRelay)
+		path.named, path.vouch = true, true
+		p.paths[byRelay] = path
+		c.choose(now, p, relayFirst)
+	case !reaches && path != nil && p.known:
+		c.dropPath(now, p, path, "no relay server leads there any more")
+	}
+}
+
+// relayChanged looks anew at whom relay servers reach.
+func (c *core) relayChanged(now time.Time) {
+	for _, p := range c.peers {
+		path := p.paths[byRelay]
+		c.checkRelay(now, p)
+		if again := p.paths[byRelay]; again != nil && again == path { // by another server, perhaps
+			path.dead = false
+			path.anew()
+		}
+		if p.active(now) && !p.settled() {
+			p.searchAnew(now)
+		}
+		c.schedule(now, p)
+	}
 }
 
 // drop forgets a peer. Its handle may live on, without a route.
 func (c *core) drop(p *peer) {
+	c.forsakeVias(p)
+	c.forsakeGuess(p)
 	delete(c.peers, p.id)
 	delete(c.byWG, p.handle.wg)
+	for by := range p.paths {
+		if by.sid != 0 {
+			c.publishSession(by, false)
+		}
+	}
 	p.handle.route.Store(nil)
 	if p.index >= 0 {
 		heap.Remove(&c.timers, p.index)
@@ -104,12 +151,13 @@ func (c *core) drop(p *peer) {
 // unless they answered within keepSeen.
 func (c *core) name(now time.Time, p *peer, addrs []netip.AddrPort) {
 	for _, path := range p.paths {
-		path.named = path.relay
+		path.named = !path.direct()
 	}
 	for _, addr := range addrs {
 		for _, usable := range c.usable(addr) {
-			fresh := p.paths[usable] == nil
-			if path := c.addPath(p, usable); path != nil {
+			to := way{addr: usable}
+			fresh := p.paths[to] == nil
+			if path := c.addPath(p, to); path != nil {
 				path.named = true
 				if fresh && p.wanted(now) {
 					c.probe(now, p, path)
@@ -117,9 +165,14 @@ func (c *core) name(now time.Time, p *peer, addrs []netip.AddrPort) {
 			}
 		}
 	}
+	c.prune(now, p)
+}
+
+// prune forgets what nobody names any more and did not answer for a while.
+func (c *core) prune(now time.Time, p *peer) {
 	for _, path := range p.paths {
-		if !path.named && !path.vouch && path != p.best && now.Sub(path.heard) > keepSeen {
-			delete(p.paths, path.addr)
+		if !path.named && !path.vouch && path != p.best && now.Sub(path.heard) > keepSeen && now.Sub(path.told) > keepSeen {
+			c.removePath(p, path)
 		}
 	}
 }
@@ -132,7 +185,7 @@ func (c *core) usable(addr netip.AddrPort) []netip.AddrPort {
 	switch {
 	case !ip.IsValid() || addr.Port() == 0 || ip.IsUnspecified() || ip.IsMulticast() || slices.Contains(c.own, addr):
 		return nil
-	case c.overlay(ip):
+	case c.overlay(ip) || ip.Is4() && (ip.As4()[0] == 0 || ip.As4()[0] >= 240): // "this network", reserved, broadcast
 		return nil
 	case ip.Is6() && ip.IsLinkLocalUnicast():
 		all := make([]netip.AddrPort, 0, len(c.zones))
@@ -168,8 +221,8 @@ func (c *core) setSkew(skew time.Duration) {
 	c.skew = skew // the tag table follows when that is another hour
 }
 
-// addProvisional makes a peer that is joining, or that lets us join, reachable at one address.
-func (c *core) addProvisional(now time.Time, id identity.PeerID, wg identity.WGKey, addr netip.AddrPort) {
+// addProvisional makes a peer that is joining, or that lets us join, reachable at one place.
+func (c *core) addProvisional(now time.Time, id identity.PeerID, wg identity.WGKey, by way) {
 	p := c.peer(now, id)
 	if p != nil && p.handle.wg != wg {
 		if p.known {
@@ -181,7 +234,7 @@ func (c *core) addProvisional(now time.Time, id identity.PeerID, wg identity.WGK
 	if p == nil {
 		p = c.newPeer(now, id, wg)
 	}
-	path := c.addPath(p, addr)
+	path := c.addPath(p, by)
 	if path == nil {
 		return
 	}
@@ -192,14 +245,14 @@ func (c *core) addProvisional(now time.Time, id identity.PeerID, wg identity.WGK
 }
 
 // found takes what an Intro or Welcome told of a member.
-func (c *core) found(now time.Time, id identity.PeerID, addr netip.AddrPort, ahead time.Duration) {
+func (c *core) found(now time.Time, id identity.PeerID, by way, ahead time.Duration) {
 	p := c.peer(now, id)
-	if p == nil || !p.known || len(c.usable(addr)) == 0 {
+	if p == nil || !p.known || !by.relay && len(c.usable(by.addr)) == 0 {
 		return
 	}
 	c.setHours(p, ahead)
-	if path := c.addPath(p, addr); path != nil && !path.confirmed() {
-		path.tries, path.next = 0, time.Time{}
+	if path := c.addPath(p, by); path != nil && !path.confirmed() {
+		path.anew()
 	}
 	p.usedAt, p.wantedAt = now, time.Time{} // look for it anew, quickly
 	c.schedule(now, p)
@@ -220,53 +273,42 @@ func (c *core) linkChanged(now time.Time) {
 			continue
 		}
 		for _, path := range p.paths {
-			path.tries, path.next, path.local = 0, time.Time{}, udp.Source{}
+			path.anew()
+			path.local, path.sizing = udp.Source{}, sizing{size: path.pass()}
 		}
-		p.publish(nil)
+		p.republish()
 		p.handle.trusted.Store(0)
-		if p.best != nil || p.wanted(now) {
-			c.probeAll(now, p)
-		}
+		c.rebindVias(now, p)
+		c.followLink(now, p)
 		c.schedule(now, p)
+	}
+}
+
+// followLink asks a peer anew after our links changed. While data goes, the fallback carries it too until an answer
+// comes: the other side's NAT may not expect us where we are now, so it is called as well.
+func (c *core) followLink(now time.Time, p *peer) {
+	switch {
+	case p.active(now):
+		if b := p.best; b != nil && b.direct() && p.doubt.IsZero() && p.inUse(now) {
+			p.doubt = now
+			p.publish(p.fallback())
+		}
+		p.searchAnew(now)
+		c.call(now, p)
+		c.checkSearch(now, p)
+		c.probeAll(now, p)
+	case p.best != nil:
+		c.probeAll(now, p)
 	}
 }
 
 // rebound is linkChanged for new sockets: a ping that left by the old ones a moment ago told nobody of the new ones.
 func (c *core) rebound(now time.Time) {
+	c.extrasLost(now, func(uint16) bool { return true })
 	for _, p := range c.peers {
 		for _, path := range p.paths {
 			path.lastPing = time.Time{}
 		}
 	}
 	c.linkChanged(now)
-}
-
-// info describes a peer.
-func (c *core) info(now time.Time, p *peer) PeerInfo {
-	c.syncTrust(p)
-	info := PeerInfo{
-		Path: pathInfo(p.best), Reason: p.reason, Heard: p.lastHeard(), Seeking: p.wanted(now),
-		RxBytes: p.handle.rx.Load(), TxBytes: p.handle.tx.Load(),
-	}
-	for _, path := range p.paths {
-		info.Candidates = append(info.Candidates, pathInfo(path))
-	}
-	slices.SortFunc(info.Candidates, func(a, b PathInfo) int { return a.Addr.Compare(b.Addr) })
-	return info
-}
-
-// infoOfMember describes a member that nothing is known of but what the map says.
-func (c *core) infoOfMember(n *netmap.Peer) PeerInfo {
-	info := PeerInfo{Path: c.unmet()}
-	if c.hasLeg {
-		info.Reason = relayFirst
-		info.Candidates = []PathInfo{info.Path}
-	}
-	for _, addr := range n.Endpoints {
-		for _, usable := range c.usable(addr) {
-			info.Candidates = append(info.Candidates, PathInfo{Kind: PathDirect, Addr: usable})
-		}
-	}
-	slices.SortFunc(info.Candidates, func(a, b PathInfo) int { return a.Addr.Compare(b.Addr) })
-	return info
 }

@@ -1,6 +1,10 @@
 package magicsock
 
-import "time"
+import (
+	"time"
+
+	"github.com/meshnet/meshnet/identity"
+)
 
 // forgetAfter is how long a member's state outlives the last packet to or from it, and the last time that one of us
 // looked for the other. WireGuard's sessions are over long before.
@@ -8,7 +12,7 @@ const forgetAfter = 10 * time.Minute
 
 // forgettable reports whether the network map knows enough of the peer to begin anew. It does not know of a clock whose
 // hours are others; and who brought a provisional peer also takes it away.
-func (p *peer) forgettable() bool { return p.known && p.hours == 0 }
+func (p *peer) forgettable() bool { return p.known && p.hours == 0 && !p.home }
 
 // lastUsed is when packets went or came last, or one of us looked for the other. Pings alone are no use.
 func (p *peer) lastUsed() time.Time {
@@ -28,7 +32,7 @@ func (c *core) forget(now time.Time, p *peer) bool {
 	}
 	if p.best != nil && !p.best.relay {
 		c.tell(Event{
-			Type: EventPathChanged, Peer: p.id, Path: c.unmet(), Old: pathInfo(p.best),
+			Type: EventPathChanged, Peer: p.id, Path: c.unmet(p.id), Old: c.pathInfo(p, p.best),
 			Reason: "not used for ten minutes",
 		})
 	}
@@ -37,9 +41,9 @@ func (c *core) forget(now time.Time, p *peer) bool {
 }
 
 // unmet is the path to a member that is no peer.
-func (c *core) unmet() PathInfo {
-	if c.hasLeg {
-		return PathInfo{Kind: PathRelay}
+func (c *core) unmet(id identity.PeerID) PathInfo {
+	if c.reaches(id) {
+		return PathInfo{Kind: PathRelay, Server: c.relay.Via(id)}
 	}
 	return PathInfo{Kind: PathNone}
 }

@@ -68,7 +68,7 @@ func TestForget(t *testing.T) {
 		"it looks for us": {kept: true, during: func(b *bench) {
 			b.p.boot, b.p.clockKnown = disco.BootID{5}, true
 			m := &disco.Message{Type: disco.TypePing, TxID: disco.NewTxID(), Boot: b.p.boot, Flags: disco.FlagWants, Time: b.now}
-			b.core.handlePing(b.now, b.p, arrival{addr: addrA}, m)
+			b.core.handlePing(b.now, b.p, line{way: way{addr: addrA}}, m)
 		}},
 		"its links change": {before: func(b *bench) { b.up(addrA) }, during: func(b *bench) {
 			b.core.linkChanged(b.now)

@@ -1,25 +1,26 @@
 package magicsock
 
 import (
-	"net/netip"
 	"sync/atomic"
 	"time"
 
 	"github.com/meshnet/meshnet/identity"
-	"github.com/meshnet/meshnet/magicsock/udp"
 )
 
 // route is where a peer's packets go right now. Immutable but for the budget.
 type route struct {
-	to        netip.AddrPort
-	src       udp.Source
-	relay     bool
-	shaky     bool // in doubt, dead, or nothing ever came by it: an authenticated packet is news
-	double    bool // also send by the second path, until the budget is used up
-	also      netip.AddrPort
-	alsoSrc   udp.Source
-	alsoRelay bool
-	budget    atomic.Int64 // bytes
+	first  leg
+	second leg          // of data while the first is in doubt
+	shaky  bool         // in doubt, dead, or nothing ever came by it: an authenticated packet is news
+	double bool         // also send by the second, until the budget is used up; by that alone from then on
+	budget atomic.Int64 // bytes
+}
+
+// leg is one of the ways of a route. Immutable.
+type leg struct {
+	line
+	pass  int // larger datagrams are fragmented; 0: none are
+	meter *meter
 }
 
 // handle is a peer as the data path knows it, a datagram.Peer: the same object for every path. It outlives what core
@@ -33,14 +34,26 @@ type handle struct {
 	route atomic.Pointer[route]
 
 	trusted atomic.Int64 // stamp of the last pong or authenticated packet on the best path
+	begun   atomic.Int64 // stamp of the first packet sent since then
 	kicked  atomic.Int64 // stamp of the last time core was asked to verify the path
 	told    atomic.Int64 // stamp of the last time core was told of packets by another path
 	used    atomic.Int64 // stamp of the last packet either way, usedStep behind at most
-	rx, tx  atomic.Uint64
+	largest atomic.Int64 // datagram sent since the path was last verified, in bytes
+
+	kinds  [ranks]meter // by the rank of the way
+	meters atomic.Pointer[meters]
 }
 
 func newHandle(now time.Time, c *Conn, id identity.PeerID, wg identity.WGKey) *handle {
 	return &handle{conn: c, id: id, wg: wg, epoch: now.Add(-time.Hour)}
+}
+
+// MaxSize is how long a datagram may be for the route to carry it in one piece, in bytes; 0: nothing is known against any.
+func (h *handle) MaxSize() int {
+	if r := h.route.Load(); r != nil {
+		return r.first.pass
+	}
+	return 0
 }
 
 // stamp is a time as the atomic fields keep it, in nanoseconds by a clock that does not jump; 0 for never.
@@ -64,11 +77,28 @@ func (h *handle) use(stamp int64) {
 	}
 }
 
-// stale reports, at most every 100 ms, that the path carries data and nothing vouched for it within trustFor.
+// stale reports, at most every 100 ms, that the path has carried data for trustFor and nothing vouched for it since, or
+// that nothing has for so long that it may be gone.
 func (h *handle) stale(stamp int64) bool {
-	if stamp-h.trusted.Load() < int64(trustFor) {
+	trusted, begun := h.trusted.Load(), h.begun.Load()
+	switch {
+	case stamp-trusted >= int64(coldAfter):
+	case begun <= trusted:
+		h.begun.Store(stamp)
+		return false
+	case stamp-begun < int64(trustFor):
 		return false
 	}
 	last := h.kicked.Load()
 	return stamp-last > int64(100*time.Millisecond) && h.kicked.CompareAndSwap(last, stamp)
+}
+
+// sum is the traffic by all ways.
+func (h *handle) sum() (total Traffic) {
+	for i := range h.kinds {
+		t := h.kinds[i].traffic()
+		total.Rx += t.Rx
+		total.Tx += t.Tx
+	}
+	return total
 }

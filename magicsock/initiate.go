@@ -14,7 +14,7 @@ const maxTargets = 16
 
 // PeerByKey returns the handle of the member, or of the provisional peer, that has a WireGuard key; nil when nobody
 // has it. The handle stands for the peer as long as that key is its key; after it, it sends nothing. A member that is
-// asked for is remembered with its paths, about 2 KiB, until it was not used for ten minutes. Its handle works beyond
+// asked for is remembered with its paths, about 3 KiB, until it was not used for ten minutes. Its handle works beyond
 // that, though slowly: it is worth asking for another at each handshake.
 func (c *Conn) PeerByKey(key identity.WGKey) datagram.Peer {
 	var found *handle
@@ -36,6 +36,9 @@ func (c *Conn) Connected(id identity.PeerID) {
 	c.doAt(now, func(core *core) {
 		if p := core.peers[id]; p != nil {
 			p.usedAt, p.wantedAt = now, time.Time{}
+			if p.best != nil {
+				core.answered(p, p.best.way)
+			}
 			core.schedule(now, p)
 		}
 	})
@@ -71,12 +74,9 @@ func (c *core) sendAll(now time.Time, p *peer, pkt []byte) {
 			continue
 		}
 		path.initiated(now)
-		s := send{to: path.addr, src: path.local, pkt: pkt}
-		if path.relay {
-			s.relay = p.handle
-		}
-		p.handle.tx.Add(uint64(len(pkt)))
-		c.sends = append(c.sends, s)
+		path.meter.tx.Add(uint64(len(pkt)))
+		p.handle.kinds[path.rank()].tx.Add(uint64(len(pkt)))
+		c.sends = append(c.sends, send{line: line{path.way, path.local}, peer: p.handle, pkt: pkt})
 	}
 	if len(c.sends) == before {
 		c.count.noRoute.Add(1)
@@ -89,17 +89,14 @@ func (c *core) sendAll(now time.Time, p *peer, pkt []byte) {
 // with the budget of probes and a backoff of its own.
 func (c *core) mayInitiate(now time.Time, p *peer, path *path) bool {
 	switch {
-	case path.relay:
-		return c.hasLeg
+	case path.relay || path.sid != 0:
+		return true
 	case path == p.best && !path.dead || path.confirmed() || path.vouch:
 		return true
 	case path.inits > 0 && now.Before(path.lastInit.Add(backoff(path.inits+1))):
 		return false
-	case !c.probes.Take(now, path.addr.Addr()):
-		c.count.probeLimited.Add(1)
-		return false
 	}
-	return true
+	return c.mayProbe(now, p, path)
 }
 
 // byPromise lists the paths, the likeliest to work first.
@@ -111,6 +108,7 @@ func (p *peer) byPromise() []*path {
 	slices.SortFunc(all, func(a, b *path) int {
 		return cmp.Or(
 			cmp.Compare(p.promise(a), p.promise(b)),
+			cmp.Compare(a.rank(), b.rank()),
 			cmp.Compare(a.cost(), b.cost()),
 			b.heard.Compare(a.heard),
 			a.addr.Compare(b.addr),
@@ -126,7 +124,7 @@ func (p *peer) promise(path *path) int {
 		return 0
 	case path.confirmed() && !path.relay:
 		return 1
-	case path.relay:
+	case path.relay || path.sid != 0:
 		return 2
 	case path.vouch:
 		return 3

@@ -13,7 +13,7 @@ import (
 func initiations(sends []send) (to []netip.AddrPort) {
 	for _, s := range sends {
 		if s.pkt[0] == wgInitiation {
-			to = append(to, s.to)
+			to = append(to, s.addr)
 		}
 	}
 	return to
@@ -39,7 +39,7 @@ func TestSendAllTargets(t *testing.T) {
 		"the best, then all": {leg: true, addrs: []netip.AddrPort{addrA, addrB, addrC}, prepare: func(b *bench) { b.up(addrB) }, want: []netip.AddrPort{addrB, {}, addrA, addrC}},
 		"vouched before unknown": {
 			addrs:   []netip.AddrPort{addrA},
-			prepare: func(b *bench) { b.core.addProvisional(b.now, b.p.id, b.p.handle.wg, addrC) },
+			prepare: func(b *bench) { b.core.addProvisional(b.now, b.p.id, b.p.handle.wg, way{addr: addrC}) },
 			want:    []netip.AddrPort{addrC, addrA},
 		},
 	} {
@@ -109,7 +109,7 @@ func TestReachable(t *testing.T) {
 		t.Fatalf("%d times told of a path that the initiation left by with its ping", n)
 	}
 	b.pass(300 * time.Millisecond)
-	b.core.probe(b.now, b.p, b.p.paths[addrB])
+	b.core.probe(b.now, b.p, b.p.paths[way{addr: addrB}])
 	b.pong(addrB, 10*time.Millisecond)
 	b.pong(addrB, 10*time.Millisecond)
 	if n := reachable(); n != 1 {

@@ -3,12 +3,12 @@ package magicsock
 import (
 	"context"
 	"fmt"
-	"net/netip"
 	"time"
 
 	"github.com/meshnet/meshnet/internal/aqm"
 	"github.com/meshnet/meshnet/internal/datagram"
 	"github.com/meshnet/meshnet/magicsock/disco"
+	"github.com/meshnet/meshnet/magicsock/hop"
 	"github.com/meshnet/meshnet/magicsock/udp"
 )
 
@@ -19,25 +19,25 @@ const (
 	retryAfter = 50 * time.Millisecond
 )
 
-// Legs is how many legs there are to Receive from: the two families, and the relay leg where there is one.
+// Legs is how many legs there are to Receive from: the two families, a few extra sockets that nearly always are none,
+// and the relay leg where there is one.
 func (c *Conn) Legs() int {
 	if c.cfg.Relay != nil {
-		return families + 1
+		return len(c.sockets) + 1
 	}
-	return families
+	return len(c.sockets)
 }
 
 // Receive reads one leg, of 0 to Legs()-1, until ctx is done or the Conn is closed, and returns nil then. WireGuard
 // datagrams go to take, whoever sent them: at most one call per batch, with the time at which the batch was read. What
 // belongs to the socket itself is handled on the way. take may change the trains' bytes and must not keep them. Sockets
-// that fail or are replaced do not end it. It is called
-// by one goroutine per leg.
+// that fail or are replaced do not end it. It is called by one goroutine per leg.
 func (c *Conn) Receive(ctx context.Context, leg int, take func(now time.Time, trains []datagram.Train)) error {
 	in := intake{conn: c, take: take}
 	switch {
-	case leg >= 0 && leg < families:
+	case leg >= 0 && leg < len(c.sockets):
 		in.receiveUDP(ctx, leg)
-	case leg == families && c.cfg.Relay != nil:
+	case leg == len(c.sockets) && c.cfg.Relay != nil:
 		in.receiveRelayed(ctx)
 	default:
 		return fmt.Errorf("receive: no leg %d", leg)
@@ -47,14 +47,16 @@ func (c *Conn) Receive(ctx context.Context, leg int, take func(now time.Time, tr
 
 // intake sorts what one leg brings. Owned by the goroutine that calls Receive.
 type intake struct {
-	conn *Conn
-	take func(now time.Time, trains []datagram.Train)
-	out  []datagram.Train // WireGuard's share of a batch
+	conn   *Conn
+	take   func(now time.Time, trains []datagram.Train)
+	out    []datagram.Train // WireGuard's share of a batch
+	frames [][]byte         // of a train that is passed on
 
-	lane   lane
-	passed time.Time // something went ahead of bulk then
-	delay  aqm.Control
-	wall   int64 // Unix time of the batch in nanoseconds
+	lane    lane
+	lull    lull
+	passed  time.Time // something went ahead of bulk then
+	delay   aqm.Control
+	senders []*handle // of the relay leg's datagrams
 }
 
 // receiveUDP reads the socket of a family, whichever it is at the time.
@@ -75,9 +77,16 @@ func (in *intake) receiveUDP(ctx context.Context, family int) {
 			}
 			continue
 		}
+		if family >= families {
+			c.extras.mark(family-families, trains[:n])
+		}
 		now := time.Now()
 		in.carry(now, s, trains[:n])
+		dull := len(in.out) == 0 && in.lane.empty()
 		in.bulk(now)
+		if pause := in.lull.after(now, dull, n < len(trains)); pause > 0 {
+			time.Sleep(pause)
+		}
 	}
 }
 
@@ -127,7 +136,6 @@ func (in *intake) bulk(now time.Time) {
 		return
 	}
 	in.out = in.out[:0]
-	in.wall = now.UnixNano()
 	for size := 0; size < laneTurn && !in.lane.empty(); {
 		t := in.lane.take()
 		size += len(t.Data)
@@ -199,7 +207,7 @@ func (in *intake) relieve(now time.Time, t *datagram.Train) {
 		return
 	}
 	// A host's clock that was set meanwhile makes the wait anything at all.
-	waited := time.Duration(in.wall - t.Arrived)
+	waited := time.Duration(now.UnixNano() - t.Arrived)
 	if waited < 0 || waited > time.Second || t.Size < aqm.Size || !isWireGuard(t.Data[:min(t.Size, len(t.Data))]) {
 		return
 	}
@@ -216,6 +224,11 @@ func (in *intake) sort(now time.Time, t *datagram.Train) {
 	for data := t.Data; len(data) > 0; {
 		if n := wireGuardRun(data, t.Size); n > 0 {
 			in.out = append(in.out, datagram.Train{Data: data[:n:n], Size: min(t.Size, n), From: t.From})
+			data = data[n:]
+			continue
+		}
+		if sid, n := hop.Run(data, t.Size); n > 0 && t.From.Via == 0 && t.From.Relay == nil {
+			in.sortFrames(now, t, sid, data[:n])
 			data = data[n:]
 			continue
 		}
@@ -257,15 +270,32 @@ func isSTUN(pkt []byte) bool {
 	return len(pkt) >= 20 && pkt[0] < 4 && pkt[4] == 0x21 && pkt[5] == 0x12 && pkt[6] == 0xA4 && pkt[7] == 0x42
 }
 
+// isContact knows a ping or a pong.
+func isContact(pkt []byte) bool {
+	return len(pkt) > 0 && (disco.Type(pkt[0]) == disco.TypePing || disco.Type(pkt[0]) == disco.TypePong)
+}
+
+// isSignal knows a signal of a member.
+func isSignal(pkt []byte) bool { return len(pkt) > 0 && disco.Type(pkt[0]) == disco.TypeSignal }
+
+// isRendezvous knows an Intro, a cookie and a Welcome.
+func isRendezvous(pkt []byte) bool { return len(pkt) > 0 && pkt[0] >= 0xC1 && pkt[0] <= 0xC3 }
+
 // handleOwn handles a datagram that is not WireGuard's.
 func (c *Conn) handleOwn(now time.Time, from *datagram.Source, pkt []byte) {
 	switch {
-	case len(pkt) > 0 && (disco.Type(pkt[0]) == disco.TypePing || disco.Type(pkt[0]) == disco.TypePong):
-		c.doAt(now, func(core *core) { core.handleContact(now, arrivalOf(from), pkt) })
-	case from.Relay != nil:
+	case isContact(pkt):
+		c.doAt(now, func(core *core) { core.handleContact(now, lineOf(from), pkt) })
+	case isSignal(pkt):
+		c.doAt(now, func(core *core) { core.handleSignal(now, pkt) })
+	case from.Relay != nil || from.Via != 0:
 		c.core.count.foreign.Add(1)
-	case len(pkt) > 0 && pkt[0] >= 0xC1 && pkt[0] <= 0xC3:
-		c.rendezvous(from.Addr, pkt)
+	case isBind(pkt):
+		c.doAt(now, func(core *core) { core.handleBind(now, lineOf(from), pkt) })
+	case isRendezvous(pkt):
+		c.rendezvous(datagram.Place{Addr: from.Addr}, pkt)
+	case isSTUN(pkt) && c.cfg.STUN != nil:
+		c.cfg.STUN(from.Addr, pkt)
 	case isSTUN(pkt):
 		c.core.count.stun.Add(1)
 	default:
@@ -273,18 +303,10 @@ func (c *Conn) handleOwn(now time.Time, from *datagram.Source, pkt []byte) {
 	}
 }
 
-func (c *Conn) rendezvous(from netip.AddrPort, pkt []byte) {
+func (c *Conn) rendezvous(from datagram.Place, pkt []byte) {
 	if c.cfg.Rendezvous != nil {
 		c.cfg.Rendezvous(from, pkt)
 	}
-}
-
-// arrivalOf is a source as core knows it.
-func arrivalOf(from *datagram.Source) arrival {
-	if from.Relay != nil {
-		return arrival{relay: true}
-	}
-	return arrival{addr: from.Addr, local: udp.Source{Addr: from.Local, IfIndex: from.IfIndex}}
 }
 
 // Reply sends one datagram back to where another came from: from the address it arrived at, or by the relay to the
@@ -292,7 +314,7 @@ func arrivalOf(from *datagram.Source) arrival {
 // the call and not changed.
 func (c *Conn) Reply(to *datagram.Source, pkt []byte) {
 	if to.Relay == nil {
-		if err := c.writeOne(to.Addr, udp.Source{Addr: to.Local, IfIndex: to.IfIndex}, pkt); err != nil {
+		if err := c.writeOne(lineOf(to), pkt); err != nil {
 			c.core.count.sendFail.Add(1)
 		}
 		return
@@ -302,7 +324,7 @@ func (c *Conn) Reply(to *datagram.Source, pkt []byte) {
 		c.core.count.noRoute.Add(1)
 		return
 	}
-	if err := c.cfg.Relay.Send(h.id, pkt); err != nil {
+	if err := c.cfg.Relay.Send(h.id, [][]byte{pkt}, true); err != nil {
 		c.core.count.relayFull.Add(1)
 	}
 }

@@ -85,12 +85,12 @@ func TestReceiveMixedTrain(t *testing.T) {
 	var ping []byte
 	a.conn.do(func(now time.Time, core *core) {
 		p := core.peer(now, b.id.ID())
-		core.ping(now, p, p.paths[b.addr()])
+		core.ping(now, p, p.paths[way{addr: b.addr()}])
 		ping = core.sends[0].pkt
 		core.sends = nil
 	})
 	wg := wgPacket(wgTransport, len(ping))
-	if err := a.conn.write(b.addr(), udp.Source{}, [][]byte{wg, wg, ping, wg, wg, wg, wg[:40]}); err != nil {
+	if err := a.conn.write(line{way: way{addr: b.addr()}}, [][]byte{wg, wg, ping, wg, wg, wg, wg[:40]}); err != nil {
 		t.Fatal(err)
 	}
 	total, now := 0, time.Time{}
@@ -117,15 +117,15 @@ func TestReceiveEndsAndBegins(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	if c.Legs() != 3 {
-		t.Fatalf("%d legs, want 3", c.Legs())
+	if want := families + maxExtra + 1; c.Legs() != want {
+		t.Fatalf("%d legs, want %d", c.Legs(), want)
 	}
-	if c.Receive(t.Context(), 3, nil) == nil || c.Receive(t.Context(), -1, nil) == nil {
+	if c.Receive(t.Context(), c.Legs(), nil) == nil || c.Receive(t.Context(), -1, nil) == nil {
 		t.Error("a leg that is not there can be read")
 	}
 	run := func(ctx context.Context) (end chan error, got chan int) {
-		end, got = make(chan error, 3), make(chan int, 100)
-		for leg := range 3 {
+		end, got = make(chan error, c.Legs()), make(chan int, 100)
+		for leg := range c.Legs() {
 			go func() {
 				end <- c.Receive(ctx, leg, func(_ time.Time, trains []datagram.Train) { got <- len(trains) })
 			}()
@@ -145,7 +145,7 @@ func TestReceiveEndsAndBegins(t *testing.T) {
 			out.Close()
 		}
 		cancel()
-		for range 3 {
+		for range c.Legs() {
 			if err := <-end; err != nil {
 				t.Fatal(err)
 			}
@@ -153,7 +153,7 @@ func TestReceiveEndsAndBegins(t *testing.T) {
 	}
 	end, _ := run(t.Context())
 	c.Close()
-	for range 3 {
+	for range c.Legs() {
 		if err := <-end; err != nil {
 			t.Fatal(err)
 		}
@@ -176,9 +176,10 @@ func TestReceiveRelayed(t *testing.T) {
 		t.Fatalf("received %x from %+v", answer.Data[:4], answer.From)
 	}
 	a.await(t, "the pong came by the relay", func(e Event) bool { return e.Type == EventClock })
-	b.conn.DeliverRelayed(identity.PeerID{99}, wgPacket(wgTransport, 40))
-	b.conn.DeliverRelayed(a.id.ID(), foreignPacket(40))
-	b.conn.DeliverRelayed(a.id.ID(), wgPacket(wgTransport, 60))
+	b.conn.DeliverRelayed([]datagram.Relayed{{From: identity.PeerID{99}, Data: wgPacket(wgTransport, 40)}}, nil)
+	b.conn.DeliverRelayed([]datagram.Relayed{
+		{From: a.id.ID(), Data: foreignPacket(40)}, {From: a.id.ID(), Data: wgPacket(wgTransport, 60)},
+	}, nil)
 	if in := b.batch(t).trains[0]; len(in.Data) != 60 {
 		t.Fatalf("received %d bytes", len(in.Data))
 	}
@@ -274,7 +275,7 @@ func TestReceiveAllocatesNothing(t *testing.T) {
 	to := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), c.Port())
 	pkts := slices.Repeat([][]byte{wgPacket(wgTransport, 1312)}, 40)
 	round := func() {
-		if err := c.write(to, udp.Source{}, pkts); err != nil {
+		if err := c.write(line{way: way{addr: to}}, pkts); err != nil {
 			t.Fatal(err)
 		}
 		for left := 40 * 1312; left > 0; {

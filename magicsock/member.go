@@ -12,7 +12,8 @@ import (
 // makes a peer of it when there is something to remember. Owned by core; the map itself is immutable.
 type members struct {
 	*netmap.Map
-	byWG []int32 // indices into Peers, ordered by WireGuard key
+	byWG     []int32           // indices into Peers, ordered by WireGuard key
+	relaying []identity.PeerID // who says that it relays
 }
 
 func newMembers() members { return members{Map: new(netmap.Map)} }
@@ -23,6 +24,12 @@ func (m *members) replace(fresh *netmap.Map) (changed bool) {
 		return a.ID == b.ID && a.WG == b.WG && a.Disco == b.Disco
 	})
 	m.Map = fresh
+	m.relaying = m.relaying[:0]
+	for i := range fresh.Peers {
+		if fresh.Peers[i].Relays {
+			m.relaying = append(m.relaying, fresh.Peers[i].ID)
+		}
+	}
 	if !changed {
 		return false
 	}
@@ -74,7 +81,7 @@ func (c *core) peerByKey(now time.Time, wg identity.WGKey) *peer {
 // meet makes a peer of a member.
 func (c *core) meet(now time.Time, n *netmap.Peer) *peer {
 	p := c.newPeer(now, n.ID, n.WG)
-	p.known, p.disco = true, n.Disco
+	p.known, p.disco, p.nat = true, n.Disco, n.NAT
 	c.name(now, p, n.Endpoints)
 	c.schedule(now, p) // when to forget it
 	return p
@@ -93,6 +100,7 @@ func (c *core) setMap(now time.Time, m *netmap.Map) {
 		case n == nil && !p.known:
 		case n == nil || n.WG != p.handle.wg:
 			c.drop(p)
+			c.serving.table.CloseMember(id)
 		default:
 			c.update(now, p, n, newKeys)
 		}
@@ -105,6 +113,10 @@ func (c *core) update(now time.Time, p *peer, n *netmap.Peer, newKeys bool) {
 		p.disco, p.keys = n.Disco, nil
 	}
 	p.known = true
+	if n.NAT != netmap.NATUnknown {
+		p.nat = n.NAT // what its last call said is as good
+	}
+	c.checkRelay(now, p)
 	c.name(now, p, n.Endpoints)
 	c.schedule(now, p)
 }

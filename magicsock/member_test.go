@@ -44,7 +44,7 @@ func TestPeerByKey(t *testing.T) {
 	if n := c.Counters()["drop_no_route"]; n != 2 {
 		t.Errorf("%d drops of a handle that is no more, want 2", n)
 	}
-	c.AddProvisional(identity.PeerID{200}, identity.WGKey{200}, addrC)
+	c.AddProvisional(identity.PeerID{200}, identity.WGKey{200}, datagram.Place{Addr: addrC})
 	if c.PeerByKey(identity.WGKey{200}) == nil {
 		t.Error("no handle of a provisional peer")
 	}

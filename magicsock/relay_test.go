@@ -3,10 +3,12 @@ package magicsock
 import (
 	"bytes"
 	"net/netip"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/meshnet/meshnet/identity"
+	"github.com/meshnet/meshnet/internal/datagram"
 	"github.com/meshnet/meshnet/netmap"
 )
 
@@ -14,12 +16,21 @@ import (
 type relayWire struct {
 	from identity.PeerID
 	to   *side
+	down atomic.Bool
 }
 
-func (w *relayWire) Send(_ identity.PeerID, pkt []byte) error {
-	w.to.conn.DeliverRelayed(w.from, bytes.Clone(pkt))
+func (w *relayWire) Send(_ identity.PeerID, pkts [][]byte, _ bool) error {
+	batch := make([]datagram.Relayed, 0, len(pkts))
+	for _, pkt := range pkts {
+		batch = append(batch, datagram.Relayed{From: w.from, Data: bytes.Clone(pkt)})
+	}
+	w.to.conn.DeliverRelayed(batch, nil)
 	return nil
 }
+
+func (w *relayWire) Reaches(identity.PeerID) bool { return !w.down.Load() }
+
+func (w *relayWire) Via(identity.PeerID) string { return "https://relay.example" }
 
 // relayedPair are two sides that share a relay.
 func relayedPair(t *testing.T) (a, b *side) {
@@ -67,9 +78,10 @@ func TestRelayQueueIsBounded(t *testing.T) {
 	}
 	defer c.Close()
 	done := make(chan struct{})
+	var ended atomic.Int64
 	go func() {
 		for range relayQueue + 100 {
-			c.DeliverRelayed(identity.PeerID{2}, wgPacket(wgTransport, 40))
+			c.DeliverRelayed([]datagram.Relayed{{From: identity.PeerID{2}, Data: wgPacket(wgTransport, 40)}}, func() { ended.Add(1) })
 		}
 		close(done)
 	}()
@@ -80,5 +92,8 @@ func TestRelayQueueIsBounded(t *testing.T) {
 	}
 	if got := c.Counters()["drop_relay_full"]; got != 100 {
 		t.Fatalf("%d dropped, want 100", got)
+	}
+	if got := ended.Load(); got != 100 {
+		t.Fatalf("%d buffers given back, want 100", got)
 	}
 }

@@ -5,20 +5,32 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/meshnet/meshnet/internal/datagram"
 	"github.com/meshnet/meshnet/magicsock/udp"
 )
 
 // emit sends what core queued. Failures are counted: the pings that are due anyway find out what they mean.
-func (c *Conn) emit(s send) {
-	if s.relay != nil {
-		if err := c.cfg.Relay.Send(s.relay.id, s.pkt); err != nil {
-			c.core.count.sendFail.Add(1)
+func (c *Conn) emit(s *send) {
+	if s.signal {
+		if c.cfg.Signal(s.peer.id, s.pkt) {
+			c.core.count.callsCarried.Add(1)
 		}
 		return
 	}
-	if err := c.writeOne(s.to, s.src, s.pkt); err != nil {
+	if s.relay {
+		if err := c.cfg.Relay.Send(s.peer.id, [][]byte{s.pkt}, true); err != nil {
+			c.core.count.relayFull.Add(1)
+		}
+		return
+	}
+	err := c.writeOne(s.line, s.pkt)
+	switch {
+	case err == nil:
+	case errors.Is(err, udp.ErrTooLarge) && s.peer != nil:
+		s.peer.refused(time.Now(), s.way, len(s.pkt))
+	default:
 		c.core.count.sendFail.Add(1)
-		c.log.Debug("send", "endpoint", s.to, "err", err)
+		c.log.Debug("send", "endpoint", s.addr, "err", err)
 	}
 }
 
@@ -33,18 +45,46 @@ func (c *Conn) socketFor(to netip.AddrPort) *udp.Socket {
 	return c.sockets[family].Load()
 }
 
-func (c *Conn) write(to netip.AddrPort, src udp.Source, pkts [][]byte) error {
-	if s := c.socketFor(to); s != nil {
-		return s.Write(to, src, pkts)
+func (c *Conn) write(to line, pkts [][]byte) error {
+	if to.socket != 0 {
+		return c.extras.write(to, pkts)
+	}
+	if s := c.socketFor(to.addr); s != nil {
+		return s.Write(to.addr, to.source(), pkts)
 	}
 	return errNoSocket
 }
 
-func (c *Conn) writeOne(to netip.AddrPort, src udp.Source, pkt []byte) error {
-	if s := c.socketFor(to); s != nil {
-		return s.WriteOne(to, src, pkt)
+func (c *Conn) writeOne(to line, pkt []byte) error {
+	if to.socket != 0 {
+		return c.extras.write(to, [][]byte{pkt})
+	}
+	if s := c.socketFor(to.addr); s != nil {
+		return s.WriteOne(to.addr, to.source(), pkt)
 	}
 	return errNoSocket
+}
+
+// SendRendezvous sends a packet of joining: from the socket, or by relay servers. borrowed: pkt is only used during the
+// call and not changed.
+func (c *Conn) SendRendezvous(to datagram.Place, pkt []byte) {
+	if !to.IsRelay() {
+		c.emit(&send{line: line{way: way{addr: to.Addr}}, pkt: pkt})
+		return
+	}
+	if c.cfg.Relay == nil {
+		c.core.count.noRoute.Add(1)
+		return
+	}
+	if err := c.cfg.Relay.Send(to.Relay, [][]byte{pkt}, true); err != nil {
+		c.core.count.relayFull.Add(1)
+	}
+}
+
+// SendSTUN sends a STUN message from the socket that reaches the address. borrowed: pkt is only used during the call and
+// not changed.
+func (c *Conn) SendSTUN(to netip.AddrPort, pkt []byte) {
+	c.emit(&send{line: line{way: way{addr: to}}, pkt: pkt})
 }
 
 // Send sends WireGuard datagrams to the peer by its route. It never waits for a path: without one, they are dropped,
@@ -83,41 +123,71 @@ func (h *handle) sendAnew(now time.Time, pkts [][]byte, ahead bool) {
 	heir.sendBy(r, now, pkts, ahead)
 }
 
-// sendBy sends by a route, and has its path verified when nothing vouched for it lately.
+// sendBy sends by a route, once its path is verified when nothing vouched for it lately.
 func (h *handle) sendBy(r *route, now time.Time, pkts [][]byte, ahead bool) {
-	size := 0
+	size, largest := 0, 0
 	for _, p := range pkts {
 		size += len(p)
+		largest = max(largest, len(p))
 	}
-	h.tx.Add(uint64(size))
-	src, also := r.src, r.alsoSrc
-	src.Ahead, also.Ahead = ahead, ahead
-	h.sendLeg(r.to, src, r.relay, pkts)
-	if r.double && r.budget.Add(-int64(size)) > 0 {
-		h.sendLeg(r.also, also, r.alsoRelay, pkts)
+	if int64(largest) > h.largest.Load() {
+		h.largest.Store(int64(largest))
 	}
 	stamp := h.stamp(now)
 	h.use(stamp)
 	if h.stale(stamp) {
-		h.conn.doAt(now, func(core *core) {
-			if p := core.peers[h.id]; p != nil && p.handle == h {
-				core.verify(now, p)
-			}
-		})
+		r = h.verified(now, r)
 	}
+	if !r.double {
+		h.sendLeg(now, &r.first, pkts, size, largest, ahead)
+		return
+	}
+	if r.budget.Add(-int64(size)) > 0 {
+		h.sendLeg(now, &r.first, pkts, size, largest, ahead)
+	}
+	h.sendLeg(now, &r.second, pkts, size, largest, ahead)
 }
 
-func (h *handle) sendLeg(to netip.AddrPort, src udp.Source, relay bool, pkts [][]byte) {
-	if !relay {
-		if err := h.conn.write(to, src, pkts); err != nil {
-			h.conn.core.count.sendFail.Add(1)
-			h.trusted.Store(0)
+// verified has core look at the path, and returns the route since.
+func (h *handle) verified(now time.Time, r *route) *route {
+	h.conn.doAt(now, func(core *core) {
+		if p := core.peers[h.id]; p != nil && p.handle == h {
+			core.verify(now, p)
+		}
+	})
+	if next := h.route.Load(); next != nil {
+		return next
+	}
+	return r
+}
+
+func (h *handle) sendLeg(now time.Time, l *leg, pkts [][]byte, size, largest int, ahead bool) {
+	l.meter.tx.Add(uint64(size))
+	h.kinds[l.rank()].tx.Add(uint64(size))
+	if l.relay {
+		if err := h.conn.cfg.Relay.Send(h.id, pkts, ahead); err != nil {
+			h.conn.core.count.relayFull.Add(uint64(len(pkts)))
 		}
 		return
 	}
-	for _, p := range pkts {
-		if err := h.conn.cfg.Relay.Send(h.id, p); err != nil {
-			h.conn.core.count.relayFull.Add(1)
-		}
+	to := l.line
+	to.local.Ahead, to.local.Fragment = ahead, l.pass > 0 && largest > l.pass
+	switch err := h.conn.write(to, pkts); {
+	case err == nil:
+	case errors.Is(err, udp.ErrTooLarge):
+		h.refused(now, l.way, largest)
+	default:
+		h.conn.core.count.sendFail.Add(1)
+		h.trusted.Store(0)
 	}
+}
+
+// refused tells core that a link of this host does not take a datagram.
+func (h *handle) refused(now time.Time, by way, size int) {
+	h.conn.core.count.tooLarge.Add(1)
+	h.conn.doAt(now, func(core *core) {
+		if p := core.peers[h.id]; p != nil && p.handle == h {
+			core.tooLarge(now, p, by, size)
+		}
+	})
 }

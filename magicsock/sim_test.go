@@ -2,129 +2,17 @@ package magicsock
 
 import (
 	"fmt"
-	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"testing"
 	"time"
 
-	"github.com/meshnet/meshnet/identity"
 	"github.com/meshnet/meshnet/internal/sim"
 	"github.com/meshnet/meshnet/magicsock/disco"
-	"github.com/meshnet/meshnet/netmap"
 )
 
 // simSeed may be changed to look for other histories; a failure prints it.
 const simSeed = 1
-
-// simNode is a core on a simulated host.
-type simNode struct {
-	world  *sim.World
-	core   *core
-	id     *identity.Identity
-	host   *sim.Host
-	socket *sim.Socket
-	addr   netip.AddrPort
-	ahead  time.Duration // its clock before the world's
-	events []Event
-	timer  *sim.Timer
-	broken netip.AddrPort // what goes there is lost
-}
-
-func newSimNode(w *sim.World, seed byte, host *sim.Host, addr string) *simNode {
-	id := identity.FromSeed(identity.Secret{seed})
-	n := &simNode{world: w, id: id, host: host, addr: netip.MustParseAddrPort(addr)}
-	n.core = newCore(id, disco.BootID{seed}, rand.New(rand.NewPCG(simSeed, uint64(seed))))
-	n.socket = host.Bind(n.addr.Port(), func(from netip.AddrPort, pkt []byte) {
-		if isWireGuard(pkt) {
-			n.data(from, identity.PeerID(pkt[4:]))
-			return
-		}
-		n.core.handleContact(n.now(), arrival{addr: from}, pkt)
-		n.act()
-	})
-	return n
-}
-
-func (n *simNode) now() time.Time { return n.world.Now().Add(n.ahead) }
-
-func (n *simNode) peer(addrs ...netip.AddrPort) netmap.Peer {
-	return netmap.Peer{ID: n.id.ID(), WG: n.id.WG(), Disco: n.id.Disco(), Endpoints: addrs}
-}
-
-func (n *simNode) know(peers ...netmap.Peer) {
-	slices.SortFunc(peers, func(a, b netmap.Peer) int { return a.ID.Compare(b.ID) })
-	n.core.setMap(n.now(), &netmap.Map{Network: netmap.Network{ID: identity.NetworkID{7}}, Peers: peers, Keys: []identity.Secret{{9}}})
-	n.act()
-}
-
-// act does what the core decided and sets its timer.
-func (n *simNode) act() {
-	sends, events := n.core.take()
-	for _, s := range sends {
-		n.transmit(s.to, s.pkt)
-	}
-	n.events = append(n.events, events...)
-	if n.timer != nil {
-		n.timer.Stop()
-	}
-	if next := n.core.nextDeadline(); !next.IsZero() {
-		n.timer = n.world.At(next.Add(-n.ahead), func() {
-			n.core.tick(n.now())
-			n.act()
-		})
-	}
-}
-
-func (n *simNode) contact(to *simNode) {
-	n.core.contact(n.now(), to.id.ID())
-	n.act()
-}
-
-// send plays a data packet: it notices a path that nothing vouches for, as Send does.
-func (n *simNode) send(to *simNode) {
-	p := n.core.peer(n.now(), to.id.ID())
-	if p.handle.route.Load() == nil {
-		n.contact(to)
-		return
-	}
-	if p.handle.stale(p.handle.stamp(n.now())) {
-		n.core.verify(n.now(), p)
-		n.act()
-	}
-}
-
-// data takes a datagram that the peer's session opened, as Authenticated does.
-func (n *simNode) data(from netip.AddrPort, id identity.PeerID) {
-	p := n.core.peer(n.now(), id)
-	if r := p.handle.route.Load(); r != nil && r.to == from {
-		p.handle.trusted.Store(p.handle.stamp(n.now()))
-		if !r.shaky {
-			return
-		}
-	}
-	n.core.authenticated(n.now(), p, arrival{addr: from})
-	n.act()
-}
-
-// sendData sends a datagram of a session by the route, and by the second path while in doubt.
-func (n *simNode) sendData(to *simNode) {
-	id := n.id.ID()
-	pkt := append([]byte{wgTransport, 0, 0, 0}, id[:]...)
-	if r := n.route(to); r != nil {
-		n.transmit(r.to, pkt)
-		if r.double {
-			n.transmit(r.also, pkt)
-		}
-	}
-	n.send(to)
-}
-
-func (n *simNode) transmit(to netip.AddrPort, pkt []byte) {
-	if to != n.broken {
-		n.socket.Send(to, pkt)
-	}
-}
 
 func (n *simNode) has(match func(Event) bool) bool { return slices.ContainsFunc(n.events, match) }
 
@@ -170,7 +58,7 @@ func TestSimContactUnderLoss(t *testing.T) {
 			if sent := net.Counters().Sent; sent > 60 {
 				t.Fatalf("%d datagrams for one contact", sent)
 			}
-			if r := b.route(a); r == nil || r.to != a.addr {
+			if r := b.route(a); r == nil || r.first.addr != a.addr {
 				t.Fatal("b did not confirm its path")
 			}
 		})
@@ -194,7 +82,7 @@ func TestSimBehindNAT(t *testing.T) {
 			}
 			w.RunFor(50 * time.Millisecond) // for the pong to b
 			r := b.route(a)
-			if r == nil || r.to.Addr() != netip.MustParseAddr("203.0.113.1") {
+			if r == nil || r.first.addr.Addr() != netip.MustParseAddr("203.0.113.1") {
 				t.Fatalf("b sends to %+v, want the NAT's address", r)
 			}
 		})
@@ -214,7 +102,7 @@ func TestSimPathDies(t *testing.T) {
 	b.know(a.peer(netip.AddrPortFrom(netip.MustParseAddr("203.0.113.1"), 41820), netip.MustParseAddrPort("[2001:db8::2]:41820")))
 	a.contact(b)
 	w.RunFor(2 * time.Second)
-	first := a.route(b).to
+	first := a.route(b).first.addr
 	w.After(0, func() {})
 	stop := w.Now().Add(time.Minute)
 	var keepSending func()
@@ -226,7 +114,7 @@ func TestSimPathDies(t *testing.T) {
 	}
 	w.After(0, keepSending)
 	w.RunFor(5 * time.Second)
-	if got := a.route(b).to; got != first {
+	if got := a.route(b).first.addr; got != first {
 		t.Fatalf("the path moved from %v to %v without a reason", first, got)
 	}
 	dead := w.Now()
@@ -235,7 +123,7 @@ func TestSimPathDies(t *testing.T) {
 		t.Fatal("no doubt")
 	}
 	doubt := w.Now().Sub(dead)
-	if !w.RunUntil(func() bool { return a.route(b).to != first && !a.route(b).double }, 5*time.Second) {
+	if !w.RunUntil(func() bool { return a.route(b).first.addr != first && !a.route(b).double }, 5*time.Second) {
 		t.Fatal("data did not move")
 	}
 	t.Logf("in doubt after %v, moved after %v", doubt, w.Now().Sub(dead))
@@ -265,7 +153,10 @@ func TestSimRoams(t *testing.T) {
 	}
 	start := w.Now()
 	w.After(0, keepSending)
-	if !w.RunUntil(func() bool { r := b.route(a); return r.to.Addr() == moved || r.double && r.also.Addr() == moved }, 3*time.Second) {
+	if !w.RunUntil(func() bool {
+		r := b.route(a)
+		return r.first.addr.Addr() == moved || r.double && r.second.addr.Addr() == moved
+	}, 3*time.Second) {
 		t.Fatal("b does not send to the new address")
 	}
 	t.Logf("data reaches the new address after %v", w.Now().Sub(start))
@@ -310,8 +201,8 @@ func TestSimWrongClock(t *testing.T) {
 		if a.reaches(b)() {
 			t.Fatal("contact in spite of tags of another year: the test proves nothing")
 		}
-		a.core.found(a.now(), b.id.ID(), b.addr, -ahead)
-		b.core.found(b.now(), a.id.ID(), a.addr, ahead)
+		a.core.found(a.now(), b.id.ID(), way{addr: b.addr}, -ahead)
+		b.core.found(b.now(), a.id.ID(), way{addr: a.addr}, ahead)
 		a.contact(b)
 		if !w.RunUntil(a.reaches(b), 2*time.Second) {
 			t.Fatalf("no contact with a clock that is %v ahead", ahead)
@@ -369,7 +260,7 @@ func TestSimDeadPathStaysDead(t *testing.T) {
 	b.know(a.peer())
 	a.contact(b)
 	w.RunFor(2 * time.Second)
-	dead := a.route(b).to
+	dead := a.route(b).first.addr
 	b.host.SetAddrs(map[bool]netip.Addr{true: two, false: one}[dead.Addr() == one])
 	events := w.Events()
 	for range 500 {
@@ -379,7 +270,7 @@ func TestSimDeadPathStaysDead(t *testing.T) {
 	if ticks := w.Events() - events; ticks > 300 {
 		t.Errorf("%d events in ten seconds around a path that dies: the timer spins", ticks)
 	}
-	alive := a.route(b).to
+	alive := a.route(b).first.addr
 	if alive == dead {
 		t.Fatal("data did not move")
 	}
@@ -389,7 +280,7 @@ func TestSimDeadPathStaysDead(t *testing.T) {
 	for range 100 {
 		a.contact(b)
 		w.RunFor(20 * time.Millisecond)
-		if got := a.route(b).to; got != alive {
+		if got := a.route(b).first.addr; got != alive {
 			t.Fatalf("data went back to the dead path %v", got)
 		}
 	}
@@ -423,7 +314,7 @@ func TestSimFirstPingsTooEarly(t *testing.T) {
 	net.SetDown(b.host, false)
 	b.contact(a)
 	w.RunFor(20 * time.Millisecond)
-	if p := a.core.peers[b.id.ID()].paths[b.addr]; !p.confirmed() {
+	if p := a.core.peers[b.id.ID()].paths[way{addr: b.addr}]; !p.confirmed() {
 		t.Fatal("a has not verified the path by which b's ping came")
 	}
 }

@@ -19,14 +19,14 @@ const (
 // Authenticated takes what the data path knows of a train: it came from the peer. By the route, that is trust in it;
 // core only hears of it while it doubts the route. By another path, core hears of it at most every tellEvery.
 func (h *handle) Authenticated(now time.Time, from *datagram.Source, size int) {
-	h.rx.Add(uint64(size))
-	if by, ours := from.Relay.(*handle); from.Relay != nil && (!ours || by.id != h.id) {
+	by, r := wayOf(from), h.route.Load()
+	h.count(by, r, size)
+	if named, ours := from.Relay.(*handle); from.Relay != nil && (!ours || named.id != h.id) {
 		return // the relay names another sender: that says nothing of a path of this one
 	}
 	stamp := h.stamp(now)
 	h.use(stamp)
-	r := h.route.Load()
-	if r != nil && r.leads(from) {
+	if r != nil && r.first.way == by {
 		if stamp-h.trusted.Load() >= int64(trustStep) {
 			h.trusted.Store(stamp)
 		}
@@ -41,23 +41,15 @@ func (h *handle) Authenticated(now time.Time, from *datagram.Source, size int) {
 	}
 	h.conn.doAt(now, func(core *core) {
 		if p := core.peerByKey(now, h.wg); p != nil {
-			core.authenticated(now, p, arrivalOf(from))
+			core.authenticated(now, p, lineOf(from))
 		}
 	})
 }
 
-// leads reports whether the route's first path is the one to a source.
-func (r *route) leads(to *datagram.Source) bool {
-	if to.Relay != nil {
-		return r.relay
-	}
-	return !r.relay && r.to == to.Addr
-}
-
 // authenticated notes that a path brought packets that only the peer can have sealed. A healthy best path keeps the
 // data; one that is in doubt, or that nothing vouches for, gives way at once.
-func (c *core) authenticated(now time.Time, p *peer, from arrival) {
-	path := c.addPath(p, from.addr)
+func (c *core) authenticated(now time.Time, p *peer, from line) {
+	path := c.addPath(p, from.way)
 	if path == nil {
 		c.count.pathsFull.Add(1)
 		return
@@ -65,6 +57,7 @@ func (c *core) authenticated(now time.Time, p *peer, from arrival) {
 	if path != p.best {
 		c.syncTrust(p)
 	}
+	p.handle.show(path)
 	proven := path.confirmed()
 	path.heard, path.local, path.dead = now, from.local, false
 	p.usedAt = now
@@ -87,7 +80,7 @@ func (c *core) authenticated(now time.Time, p *peer, from arrival) {
 // healthy reports whether something vouches for the best path and nothing speaks against it.
 func (p *peer) healthy(now time.Time) bool {
 	b := p.best
-	return b != nil && p.doubt.IsZero() && !b.dead && (b.confirmed() || now.Sub(b.heard) < trustFor)
+	return b != nil && p.doubt.IsZero() && !b.dead && (b.confirmed() || now.Sub(b.heard) < deadAfter)
 }
 
 // syncTrust takes over what the packet path has noted of the best path since. Whatever decides on trust calls it first.

@@ -19,7 +19,18 @@ type bench struct {
 	core *core
 	p    *peer
 	now  time.Time
+
+	limit int // larger pings get lost; 0: none do
 }
+
+// relayEverybody is a relay leg that leads to everybody, and loses everything.
+type relayEverybody struct{}
+
+func (relayEverybody) Send(identity.PeerID, [][]byte, bool) error { return nil }
+
+func (relayEverybody) Reaches(identity.PeerID) bool { return true }
+
+func (relayEverybody) Via(identity.PeerID) string { return "relay.example" }
 
 var (
 	addrA = netip.MustParseAddrPort("192.0.2.1:1000")
@@ -32,8 +43,10 @@ func newBench(t *testing.T, leg bool, addrs ...netip.AddrPort) *bench {
 	me, other := identity.FromSeed(identity.Secret{1}), identity.FromSeed(identity.Secret{2})
 	b := &bench{now: time.Unix(1e9, 0)}
 	b.core = newCore(me, disco.BootID{1}, rand.New(rand.NewPCG(simSeed, 1)))
-	b.core.conn = &Conn{core: b.core, log: slog.New(slog.DiscardHandler), wake: make(chan struct{}, 1), relayed: make(chan relayPacket)}
-	b.core.hasLeg = leg
+	b.core.conn = &Conn{core: b.core, log: slog.New(slog.DiscardHandler), wake: make(chan struct{}, 1), relayed: make(chan relayBatch)}
+	if leg {
+		b.core.relay = relayEverybody{}
+	}
 	peer := netmap.Peer{ID: other.ID(), WG: other.WG(), Disco: other.Disco(), Endpoints: addrs}
 	b.core.setMap(b.now, &netmap.Map{Network: netmap.Network{ID: identity.NetworkID{7}}, Peers: []netmap.Peer{peer}, Keys: []identity.Secret{{9}}})
 	b.p = b.core.peer(b.now, other.ID())
@@ -50,13 +63,23 @@ func (b *bench) pass(d time.Duration) {
 	b.now = end
 }
 
-// pong answers every ping that is under way to addr, after rtt.
+// pong answers every ping that is under way to addr, after rtt, and the one for the full size that follows.
 func (b *bench) pong(addr netip.AddrPort, rtt time.Duration) {
-	b.now = b.now.Add(rtt)
-	for id, ping := range b.p.pings {
-		if ping.path.addr == addr {
+	for range 2 {
+		b.now = b.now.Add(rtt)
+		var due []disco.TxID
+		for id, ping := range b.p.pings {
+			if ping.path.addr == addr && (b.limit == 0 || ping.size <= b.limit) {
+				due = append(due, id)
+			}
+		}
+		for _, id := range due {
+			ping, ok := b.p.pings[id]
+			if !ok {
+				continue
+			}
 			m := &disco.Message{Type: disco.TypePong, TxID: id, Time: b.now, Observed: addrC}
-			b.core.handlePong(b.now, b.p, arrival{addr: addr, relay: ping.path.relay}, m)
+			b.core.handlePong(b.now, b.p, line{way: ping.path.way}, m)
 			b.core.schedule(b.now, b.p)
 		}
 	}
@@ -68,13 +91,13 @@ func (b *bench) data(addr netip.AddrPort) {
 	if addr == (netip.AddrPort{}) {
 		source.Relay = b.p.handle
 	}
-	if r := b.p.handle.route.Load(); r != nil && r.leads(&source) {
+	if r := b.p.handle.route.Load(); r != nil && r.first.way == wayOf(&source) {
 		b.p.handle.trusted.Store(b.p.handle.stamp(b.now))
 		if !r.shaky {
 			return
 		}
 	}
-	b.core.authenticated(b.now, b.p, arrivalOf(&source))
+	b.core.authenticated(b.now, b.p, lineOf(&source))
 }
 
 // send plays an outgoing packet.
@@ -82,6 +105,13 @@ func (b *bench) send() {
 	if b.p.handle.stale(b.p.handle.stamp(b.now)) {
 		b.core.verify(b.now, b.p)
 	}
+}
+
+// sendOn plays packets for as long as nothing needs to vouch for the path.
+func (b *bench) sendOn() {
+	b.send()
+	b.pass(trustFor)
+	b.send()
 }
 
 func (b *bench) best() netip.AddrPort {
@@ -124,7 +154,7 @@ func TestAuthenticatedChoosesPaths(t *testing.T) {
 			addrs: []netip.AddrPort{addrA}, want: addrB,
 			steps: func(b *bench) {
 				b.up(addrA)
-				b.send()
+				b.sendOn()
 				b.pass(200 * time.Millisecond)
 				b.data(addrB)
 			},
@@ -133,7 +163,7 @@ func TestAuthenticatedChoosesPaths(t *testing.T) {
 			addrs: []netip.AddrPort{addrA}, want: addrB,
 			steps: func(b *bench) {
 				b.up(addrA)
-				b.send()
+				b.sendOn()
 				b.pass(5 * time.Second)
 				b.data(addrB)
 			},
@@ -142,7 +172,7 @@ func TestAuthenticatedChoosesPaths(t *testing.T) {
 			addrs: []netip.AddrPort{addrA}, want: addrA,
 			steps: func(b *bench) {
 				b.up(addrA)
-				b.send()
+				b.sendOn()
 				b.pass(5 * time.Second)
 				b.data(addrA)
 				b.data(addrB)
@@ -179,8 +209,8 @@ func TestAuthenticatedChoosesPaths(t *testing.T) {
 				t.Fatalf("best path %v, want %v", b.best(), c.want)
 			}
 			b.data(c.want)
-			if r := b.p.handle.route.Load(); r.to != c.want || r.shaky {
-				t.Errorf("route to %v, shaky %v", r.to, r.shaky)
+			if r := b.p.handle.route.Load(); r.first.addr != c.want || r.shaky {
+				t.Errorf("route to %v, shaky %v", r.first.addr, r.shaky)
 			}
 		})
 	}
@@ -278,7 +308,7 @@ func TestAuthenticatedGates(t *testing.T) {
 		if h.told.Load() != before {
 			told++
 		}
-		b.p.paths[addrB].next = b.now.Add(time.Hour) // no pings: there is no socket here
+		b.p.paths[way{addr: addrB}].next = b.now.Add(time.Hour) // no pings: there is no socket here
 	}
 	if told != 10 {
 		t.Errorf("core heard of it %d times in a second, want 10", told)
@@ -296,7 +326,7 @@ func TestAuthenticatedGates(t *testing.T) {
 	if stores > 21 || h.stale(h.stamp(b.now)) {
 		t.Errorf("%d stores in a second, stale %v", stores, h.stale(h.stamp(b.now)))
 	}
-	if got := h.rx.Load(); got != 30000 {
+	if got := h.sum().Rx; got != 30000 {
 		t.Errorf("%d bytes received, want 30000", got)
 	}
 	if heard := b.core.info(b.now, b.p).Heard; b.now.Sub(heard) > trustStep {
@@ -317,11 +347,11 @@ func TestMovedPathIsNotTrustedForItsPredecessor(t *testing.T) {
 	b.pong(addrB, 30*time.Millisecond)
 	b.pass(time.Minute)
 	b.data(addrA)
-	b.core.moveTo(b.now, b.p, b.p.paths[addrB], "a test")
+	b.core.moveTo(b.now, b.p, b.p.paths[way{addr: addrB}], "a test")
 	if !b.p.handle.stale(b.p.handle.stamp(b.now)) {
 		t.Error("the new path is trusted for what came by the old one")
 	}
-	if !b.p.paths[addrA].heard.Equal(b.now) {
+	if !b.p.paths[way{addr: addrA}].heard.Equal(b.now) {
 		t.Error("the old path lost what came by it")
 	}
 }
@@ -369,7 +399,10 @@ func TestSimRoamsUnnoticed(t *testing.T) {
 	moved := netip.MustParseAddr("192.0.2.77")
 	a.host.SetAddrs(moved)
 	start := w.Now()
-	if !w.RunUntil(func() bool { r := b.route(a); return r.to.Addr() == moved || r.double && r.also.Addr() == moved }, 3*time.Second) {
+	if !w.RunUntil(func() bool {
+		r := b.route(a)
+		return r.first.addr.Addr() == moved || r.double && r.second.addr.Addr() == moved
+	}, 3*time.Second) {
 		t.Fatal("b does not send to the new address")
 	}
 	took := w.Now().Sub(start)
@@ -378,8 +411,8 @@ func TestSimRoamsUnnoticed(t *testing.T) {
 		t.Fatalf("data reaches the new address after %v", took)
 	}
 	w.RunFor(5 * time.Second)
-	if r := b.route(a); r.to.Addr() != moved || r.double {
-		t.Fatalf("b's route is %v, double %v", r.to, r.double)
+	if r := b.route(a); r.first.addr.Addr() != moved || r.double {
+		t.Fatalf("b's route is %v, double %v", r.first.addr, r.double)
 	}
 }
 
@@ -397,17 +430,17 @@ func TestSimOneWay(t *testing.T) {
 	b.know(a.peer())
 	a.contact(b)
 	w.RunFor(2 * time.Second)
-	a.broken = a.route(b).to
+	a.broken = a.route(b).first.addr
 	stream(w, a, b, w.Now().Add(time.Minute))
 	start := w.Now()
-	if !w.RunUntil(func() bool { r := a.route(b); return r.to != a.broken || r.double }, 6*time.Second) {
+	if !w.RunUntil(func() bool { r := a.route(b); return r.first.addr != a.broken || r.double }, 6*time.Second) {
 		t.Fatal("a goes on sending into the void")
 	}
 	t.Logf("data of a arrives again after %v", w.Now().Sub(start))
 	w.RunFor(5 * time.Second)
 	for range 500 {
 		w.RunFor(100 * time.Millisecond)
-		if r := a.route(b); r.to == a.broken {
+		if r := a.route(b); r.first.addr == a.broken {
 			t.Fatal("a went back to the broken path")
 		}
 	}

@@ -336,6 +336,7 @@ func TestClientEnds(t *testing.T) {
 				for s.next().Raw != nil {
 				}
 			}()
+			synctest.Wait() // nothing is being written
 			c.end(s)
 			if err := ended(); !errors.Is(err, c.want) {
 				t.Errorf("%s: %v, want %v", c.name, err, c.want)

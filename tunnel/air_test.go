@@ -312,8 +312,12 @@ func (p *airPeer) Authenticated(_ time.Time, from *datagram.Source, size int) {
 	}
 }
 
+func (p *airPeer) MaxSize() int { return 0 }
+
 // recorder is a datagram.Peer that keeps what it is given.
 type recorder struct {
+	size int // MaxSize
+
 	mu   sync.Mutex
 	sent [][]byte // by Send
 	runs []int    // how many datagrams each Send had
@@ -332,6 +336,8 @@ func (r *recorder) Send(_ time.Time, pkts [][]byte) {
 		r.sent = append(r.sent, slices.Clone(p))
 	}
 }
+
+func (r *recorder) MaxSize() int { return r.size }
 
 func (r *recorder) SendAll(_ time.Time, pkt []byte) {
 	r.mu.Lock()

@@ -215,7 +215,7 @@ func TestCookieFlow(t *testing.T) {
 func TestDoorRelayed(t *testing.T) {
 	d, c, f, answers := newDoorTest(t)
 	d.loaded = sideEpoch.Add(time.Hour)
-	from := datagram.Source{Relay: nowhere{}}
+	from := datagram.Source{Relay: new(recorder)}
 	for range doorRelayBurst + 10 {
 		d.knock(sideEpoch, f.next(noise.TypeInitiation), &from)
 	}

@@ -108,7 +108,7 @@ func (r *hostReader) begin(now time.Time) {
 
 func (r *hostReader) sort(buf []byte) {
 	pkt, super := offload.Header(buf), offload.Super(buf)
-	p, to := r.judge(pkt, super)
+	p, to := r.judge(pkt, offload.PacketSize(buf))
 	if to == outDropped {
 		return
 	}
@@ -122,13 +122,13 @@ func (r *hostReader) sort(buf []byte) {
 }
 
 // judge is tap.fromOS, which the packets of a flow need once.
-func (r *hostReader) judge(pkt []byte, super bool) (*peer, outbound) {
+func (r *hostReader) judge(pkt []byte, size int) (*peer, outbound) {
 	s, t := r.tap.self.Load(), r.tap.table.Load()
 	both, _ := ends(pkt)
-	if r.judged.holds(s, t, both) && (super || len(pkt) <= r.tap.mtu) {
+	if r.judged.holds(s, t, both) && size <= r.judged.peer.limit(r.tap.mtu) {
 		return r.judged.peer, outMember
 	}
-	p, to := r.tap.fromOS(&r.answers, pkt, !super)
+	p, to := r.tap.fromOS(&r.answers, pkt, size)
 	if to == outMember {
 		r.judged.remember(s, t, p, both)
 	}

@@ -121,6 +121,8 @@ func (p *plainPeer) SendAll(now time.Time, pkt []byte) { p.Send(now, [][]byte{pk
 
 func (p *plainPeer) Authenticated(_ time.Time, from *datagram.Source, _ int) { p.moved(from.Addr) }
 
+func (p *plainPeer) MaxSize() int { return 0 }
+
 // reference is the wireguard module's device with a TUN of channels.
 type reference struct {
 	*node

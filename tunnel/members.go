@@ -51,6 +51,23 @@ func (p *peer) linked() datagram.Peer {
 	return nil
 }
 
+// limit is the longest packet that goes to the member in one piece, in bytes: at most mtu, and never less than what
+// IPv6 is promised.
+func (p *peer) limit(mtu int) int {
+	if mtu <= minMTU {
+		return mtu
+	}
+	if l := p.linked(); l != nil {
+		if size := l.MaxSize(); size > 0 {
+			return min(mtu, max(size-wg.Overhead, minMTU))
+		}
+	}
+	return mtu
+}
+
+// minMTU is what every link of IPv6 carries (RFC 8200 §5).
+const minMTU = 1280
+
 // table finds members. Immutable, but for the peers it points to.
 type table struct {
 	byIP *bart.Table[*peer]

@@ -42,6 +42,7 @@ func (nowhere) Send(time.Time, [][]byte)                       {}
 func (nowhere) SendAhead(time.Time, [][]byte)                  {}
 func (nowhere) SendAll(time.Time, []byte)                      {}
 func (nowhere) Authenticated(time.Time, *datagram.Source, int) {}
+func (nowhere) MaxSize() int                                   { return 0 }
 
 func TestStackWriteAllocations(t *testing.T) {
 	a, b := sidePair(t)

@@ -236,3 +236,4 @@ func (w *wire) Send(now time.Time, pkts [][]byte) {
 
 func (w *wire) SendAll(time.Time, []byte)                      {}
 func (w *wire) Authenticated(time.Time, *datagram.Source, int) {}
+func (w *wire) MaxSize() int                                   { return 0 }

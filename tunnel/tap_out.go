@@ -23,9 +23,9 @@ const (
 	outMember
 )
 
-// fromOS judges a packet that a program sent, or the superpacket that many of one flow came as; one is false for the
-// latter, which cannot be answered. The OS's reader owns answers.
-func (t *tap) fromOS(answers *icmpWriter, pkt []byte, one bool) (*peer, outbound) {
+// fromOS judges a packet that a program sent, or the superpacket that many of one flow came as; size is that of the
+// longest packet in it. The OS's reader owns answers.
+func (t *tap) fromOS(answers *icmpWriter, pkt []byte, size int) (*peer, outbound) {
 	self := t.self.Load()
 	src, dst, _, ok := addresses(pkt)
 	switch {
@@ -40,17 +40,22 @@ func (t *tap) fromOS(answers *icmpWriter, pkt []byte, one bool) (*peer, outbound
 		return nil, outDropped
 	case self.isService(dst):
 		return nil, outStack
-	case one && len(pkt) > t.mtu:
+	case size > t.mtu:
 		t.counters.add(outTooBig)
-		t.answer(answers, self, icmpTooBig, src, dst, pkt)
+		t.answer(answers, self, icmpTooBig, src, dst, pkt, t.mtu)
 		return nil, outDropped
 	}
 	p := t.table.Load().owner(dst)
 	if p == nil {
 		t.counters.add(outNoMember)
-		if one {
-			t.answer(answers, self, icmpUnreachable, src, dst, pkt)
+		if size == len(pkt) {
+			t.answer(answers, self, icmpUnreachable, src, dst, pkt, t.mtu)
 		}
+		return nil, outDropped
+	}
+	if limit := p.limit(t.mtu); size > limit {
+		t.counters.add(outTooBig)
+		t.answer(answers, self, icmpTooBig, src, dst, pkt, limit)
 		return nil, outDropped
 	}
 	if !t.allowed(self, p, pkt) {
@@ -92,8 +97,8 @@ func (t *tap) allowed(self *self, p *peer, pkt []byte) bool {
 	return true
 }
 
-// answer sends an ICMP error for pkt back to the program, within the rate limit.
-func (t *tap) answer(w *icmpWriter, self *self, kind icmpKind, src, dst netip.Addr, pkt []byte) {
+// answer sends an ICMP error for pkt back to the program, within the rate limit. mtu is for icmpTooBig.
+func (t *tap) answer(w *icmpWriter, self *self, kind icmpKind, src, dst netip.Addr, pkt []byte, mtu int) {
 	from := self.service6
 	if src.Is4() {
 		from = self.service4
@@ -101,7 +106,7 @@ func (t *tap) answer(w *icmpWriter, self *self, kind icmpKind, src, dst netip.Ad
 	if !from.IsValid() {
 		from = dst
 	}
-	switch out, verdict := w.build(kind, from, src, dst, pkt, t.mtu, time.Now()); verdict {
+	switch out, verdict := w.build(kind, from, src, dst, pkt, mtu, time.Now()); verdict {
 	case icmpSend:
 		t.toHost(out)
 	case icmpTooMany:

@@ -52,7 +52,11 @@ func TestFromOS(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			x, _, peer := newTapTest(t)
 			var answers icmpWriter
-			p, to := x.tap.fromOS(&answers, tt.pkt, !tt.super)
+			size := len(tt.pkt)
+			if tt.super {
+				size = DefaultMTU
+			}
+			p, to := x.tap.fromOS(&answers, tt.pkt, size)
 			if to != tt.want || (p == x.entry(peer)) != (to == outMember) {
 				t.Errorf("goes to %v, %v", to, p)
 			}
@@ -112,7 +116,7 @@ func TestICMPErrorsAreLimited(t *testing.T) {
 	pkt := udpPacket(me.ip4, nobody, 1)
 	var answers icmpWriter
 	for range 1000 {
-		x.tap.fromOS(&answers, pkt, true)
+		x.tap.fromOS(&answers, pkt, len(pkt))
 	}
 	if sent, held := len(x.host.got()), x.c[icmpLimited].Load(); sent < icmpBurst || sent > 500 || sent+int(held) != 1000 {
 		t.Errorf("%d answers, %d held back", sent, held)
@@ -120,11 +124,11 @@ func TestICMPErrorsAreLimited(t *testing.T) {
 	y, _, _ := newTapTest(t)
 	unreachable := slices.Clone(x.host.got()[0])
 	putAddresses(unreachable[12:], me.ip4, nobody)
-	if y.tap.fromOS(new(icmpWriter), unreachable, true); len(y.host.got()) != 0 {
+	if y.tap.fromOS(new(icmpWriter), unreachable, len(unreachable)); len(y.host.got()) != 0 {
 		t.Error("an ICMP error is answered with one")
 	}
 	y.host.refuse = os.ErrClosed
-	y.tap.fromOS(new(icmpWriter), pkt, true)
+	y.tap.fromOS(new(icmpWriter), pkt, len(pkt))
 	only(t, &y.c, map[reason]uint64{outNoMember: 2, inTUNWrite: 1})
 }
 
@@ -228,7 +232,7 @@ func TestFilterJudges(t *testing.T) {
 	}
 	x.tap.self.Store(&self)
 	out := func(size int) outbound {
-		_, to := x.tap.fromOS(new(icmpWriter), udpPacket(me.ip4, peer.ip4, size), true)
+		_, to := x.tap.fromOS(new(icmpWriter), udpPacket(me.ip4, peer.ip4, size), size+28)
 		return to
 	}
 	in := func(size int) inbound {
@@ -251,8 +255,32 @@ func TestFilterJudges(t *testing.T) {
 	if to != inStack || len(seen) != 5 {
 		t.Error("control packets are shown to the filter")
 	}
-	if _, to := x.tap.fromOS(new(icmpWriter), udpPacket(me.ip4, x.tap.self.Load().service4, 100), true); to != outStack || len(seen) != 5 {
+	if _, to := x.tap.fromOS(new(icmpWriter), udpPacket(me.ip4, x.tap.self.Load().service4, 100), 128); to != outStack || len(seen) != 5 {
 		t.Error("service packets are shown to the filter")
 	}
 	only(t, &x.c, map[reason]uint64{outFilter: 2, inFilter: 1})
+}
+
+// TestFromOSTooBigForThePath: where the path to a member carries less than the interface does, programs are told what it
+// carries, though never less than IPv6 is promised.
+func TestFromOSTooBigForThePath(t *testing.T) {
+	for _, tt := range []struct {
+		size, limit int // MaxSize of the link; longest packet
+	}{
+		{0, 1500}, {9000, 1500}, {1432, 1400}, {1312, 1280}, {1000, 1280},
+	} {
+		x, me, peer := newTapTest(t)
+		x.tap.mtu, x.links[peer].size = 1500, tt.size
+		largest := udpPacket(me.ip6, peer.ip6, tt.limit-48)
+		if _, to := x.tap.fromOS(new(icmpWriter), largest, len(largest)); to != outMember || len(largest) != tt.limit {
+			t.Errorf("MaxSize %d: a packet of %d bytes goes to %v", tt.size, len(largest), to)
+		}
+		tooBig := udpPacket(me.ip6, peer.ip6, tt.limit-47)
+		if _, to := x.tap.fromOS(new(icmpWriter), tooBig, len(tooBig)); to != outDropped {
+			t.Errorf("MaxSize %d: a packet of %d bytes goes to %v", tt.size, len(tooBig), to)
+		}
+		if out := x.host.got(); len(out) != 1 || binary.BigEndian.Uint32(out[0][ipv6HeaderLen+4:]) != uint32(tt.limit) {
+			t.Errorf("MaxSize %d: answers %x", tt.size, out)
+		}
+	}
 }

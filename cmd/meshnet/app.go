@@ -60,8 +60,9 @@ with no server to rent, no account, and nothing in the middle that can read the 
 	f.StringVar(&g.logFormat, "log-format", "text", "form of logs: text or json")
 	f.BoolVarP(&g.verbose, "verbose", "v", false, "log more")
 	f.BoolVar(&g.noColor, "no-color", false, "no colours, also with NO_COLOR in the environment")
-	root.AddCommand(a.upCommand(), a.downCommand(), a.inviteCommand(), a.statusCommand(), a.pingCommand(), a.ipCommand(),
-		a.whoIsCommand(), a.membersCommand(), a.keyCommand(), a.eventsCommand(), a.versionCommand(), a.completionCommand())
+	root.AddCommand(a.upCommand(), a.downCommand(), a.inviteCommand(), a.statusCommand(), a.pingCommand(), a.whyCommand(),
+		a.netcheckCommand(), a.ipCommand(), a.whoIsCommand(), a.membersCommand(), a.keyCommand(), a.eventsCommand(),
+		a.metricsCommand(), a.relayCommand(), a.versionCommand(), a.completionCommand())
 	root.SetHelpCommand(a.helpCommand())
 	root.InitDefaultHelpFlag()
 	return root

@@ -4,12 +4,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -22,12 +20,17 @@ func TestUsage(t *testing.T) {
 		"frobnicate", "--frobnicate", "status --frobnicate", "status extra", "ping", "ping a b", "ping a -c x", "ping a -c -1",
 		"ping a --size -1", "ping a --timeout 0s", "ping a --interval 0s", "whois", "whois bob", "whois 1.2.3.4 5", "invite extra",
 		"invite revoke", "invite revoke a b", "invite --expires -1h", "invite --uses -1", "invite list extra", "members extra",
-		"members revoke", "members rename a", "ip a b", "key", "key frobnicate", "key export --format der", "key import a b",
+		"members revoke", "members rename a", "members approve", "members approve a exit", "members approve a relay b", "ip a b", "key", "key frobnicate", "key export --format der", "key import a b",
 		"key import --format der", "events extra", "version extra", "completion", "completion tcsh", "help frobnicate",
-		"help status extra", "down now", "netcheck", "leave", "up extra", "up --mdns", "up --exit-node a", "up --cidr 10.0.0.0",
+		"help status extra", "down now", "netcheck extra", "why", "why a b", "metrics extra", "leave", "up extra", "up --mdns", "up --exit-node a", "up --cidr 10.0.0.0",
 		"up --cidr 10.0.0.0/7", "up --cidr 10.0.0.0/21", "up --cidr 10.0.0.1/16", "up --cidr fd00::/16", "up --port 65536",
 		"up --mtu 1279", "up --tun= ", "up --tun x --userspace", "up --advertise host", "up --advertise :1", "up --advertise a:0",
 		"up --bootstrap a", "up --socks5 1080", "up --http-proxy a:b", "up --join-timeout -1s", "up --ready-fd 0", "up --ready-fd 987",
+		"up --stun a", "up --stun a:0", "up --relay-server http://a", "up --relay-server https://a:9000#sha256=00", "up --relay-addr :1",
+		"up --relay-public a:1", "up --relay --relay-addr 9000", "up --relay --relay-public :1", "up --relay --relay-public a:0",
+		"up --relay --relay-tls-cert /nonexistent", "up --relay --relay-tls-key x", "up --relay --relay-tls-cert /nonexistent --relay-tls-key y",
+		"up --relay-tls-cert x --relay-tls-key y", "up --relay-ca /nonexistent", "up --member-relay maybe", "up --member-relay-rate 20",
+		"up --member-relay-rate -1Mbit", "up --metrics 9000", "up --portmap=perhaps",
 		"up --log-format xml", "status --log-format xml", "up --hostname=",
 	} {
 		t.Run(args, func(t *testing.T) {
@@ -47,10 +50,13 @@ func TestUsage(t *testing.T) {
 func TestUsageHint(t *testing.T) {
 	r := newRig(t)
 	for args, want := range map[string]string{
-		"statis":       "meshnet: unknown command: statis\nhint: did you mean: meshnet status\n",
-		"invite lits":  "meshnet: invite: unknown command: lits\nhint: did you mean: meshnet invite list\n",
-		"up --frob":    "meshnet: up: unknown flag: --frob\nhint: see: meshnet up --help\n",
-		"up --cidr x":  "meshnet: up: --cidr: \"x\" is not a prefix such as 100.88.0.0/16\nhint: see: meshnet up --help\n",
+		"statis":                    "meshnet: unknown command: statis\nhint: did you mean: meshnet status\n",
+		"invite lits":               "meshnet: invite: unknown command: lits\nhint: did you mean: meshnet invite list\n",
+		"up --frob":                 "meshnet: up: unknown flag: --frob\nhint: see: meshnet up --help\n",
+		"up --cidr x":               "meshnet: up: --cidr: \"x\" is not a prefix such as 100.88.0.0/16\nhint: see: meshnet up --help\n",
+		"up --relay-server ftp://x": "meshnet: up: --relay-server: relay URL \"ftp://x\": a relay URL begins with https://\nhint: see: meshnet up --help\n",
+		"up --member-relay-rate 20": `meshnet: up: invalid argument "20" for "--member-relay-rate" flag: not a number with a unit, such as 20Mbit ` +
+			"(bit, kbit, Mbit, Gbit; 0: no limit)\nhint: see: meshnet up --help\n",
 		"ping -c 1":    "meshnet: ping: an argument is missing: meshnet ping PEER [flags]\nhint: see: meshnet ping --help\n",
 		"status extra": "meshnet: status: unexpected argument \"extra\"\nhint: see: meshnet status --help\n",
 	} {
@@ -64,6 +70,7 @@ func TestNoNode(t *testing.T) {
 	for _, args := range []string{
 		"down", "invite", "invite list", "invite list --json", "invite revoke x", "status", "status --json", "status --watch",
 		"ping alice", "ip", "ip alice", "whois 100.88.9.9", "members", "members revoke alice", "events", "events --json",
+		"netcheck", "netcheck --json", "why alice", "why alice --json", "metrics", "members approve alice",
 	} {
 		t.Run(args, func(t *testing.T) {
 			r := newRig(t)
@@ -114,6 +121,9 @@ func TestAnswers(t *testing.T) {
 		{"invite --qr", "mesh1token\n"},
 		{"invite revoke inv1", ""},
 		{"members revoke alice", ""},
+		{"members approve alice", ""},
+		{"members approve alice relay --withdraw", ""},
+		{"metrics", "# HELP meshnet_up Whether it is.\n# TYPE meshnet_up gauge\nmeshnet_up 1\n"},
 		{"down", ""},
 		{"key show", "SELF\n-----PEM-----\n"},
 		{"invite list", "ID    STATE  USED  EXPIRES  TAGS\ninv1  open   0/1   never    -\n"},
@@ -138,7 +148,7 @@ func TestStatusForPeople(t *testing.T) {
 	r.want(res, exitDone)
 	for _, want := range []string{
 		"web (SELF)", "amber-falcon, members: 2", "100.88.3.4 fd00::4", "userspace, SOCKS5 127.0.0.1:1080",
-		"alice  100.88.9.9  connected  direct 192.0.2.1:41820  1.2 ms  2.0 KiB   10 B  12s ago", "warning: no IPv6", "hint: ask for it",
+		"alice  100.88.9.9  connected  direct 192.0.2.1:41820  1.2 ms  -     2.0 KiB   10 B  12s ago", "warning: no IPv6", "hint: ask for it",
 	} {
 		if !strings.Contains(res.stdout, want) {
 			t.Errorf("%q is not in\n%s", want, res.stdout)
@@ -183,7 +193,7 @@ func TestJSON(t *testing.T) {
 			peers.rtt.stddev_ms peers.rx_bytes peers.services peers.state peers.tags peers.tx_bytes
 			self self.endpoints self.fqdn self.homes self.id self.interface self.ips self.listen self.listen.dns
 			self.listen.http_proxy self.listen.metrics self.listen.relay self.listen.socks5 self.listen.udp self.listen.web
-			self.mode self.name self.port self.roles self.started state version`},
+			self.mode self.name self.port self.relay_url self.roles self.started state version`},
 		{"members --json", "admitted by id invite ips name revoked roles self tags"},
 		{"invite list --json", "created expires id state tags used uses"},
 		{"ip --json", who},
@@ -191,6 +201,16 @@ func TestJSON(t *testing.T) {
 		{"whois 100.88.9.9 --json", who},
 		{"ping alice -c 1 --json", ping},
 		{"key show --json", "id public"},
+		{"netcheck --json", `filtering hairpin ipv4 ipv6 mapping nat portmap portmap.external portmap.nat_pmp portmap.pcp
+			portmap.protocol portmap.upnp relays relays.connected relays.error relays.home relays.latency_ms relays.url
+			stun stun.error stun.latency_ms stun.mapped stun.server took_ms udp`},
+		{"why alice --json", `ours ours.candidates ours.candidates.addr ours.candidates.source ours.homes ours.nat
+			path path.addr path.kind path.reason path.rtt_ms path.since path.via
+			peer peer.fqdn peer.id peer.ips peer.name peer.roles peer.self peer.tags
+			probes probes.last_ping probes.last_pong probes.path probes.path.addr probes.path.kind probes.path.reason
+			probes.path.rtt_ms probes.path.since probes.path.via probes.pings probes.pongs probes.rx_bytes probes.size
+			probes.tx_bytes probes.verdict rule
+			theirs theirs.candidates theirs.candidates.addr theirs.candidates.source theirs.homes theirs.nat`},
 		{"version --json", "arch go os version"},
 	} {
 		t.Run(tt.args, func(t *testing.T) {
@@ -340,8 +360,7 @@ func TestPing(t *testing.T) {
 				r.node.pings, want = []meshnet.PingResult{direct}, exitDone
 			}
 			r.serve()
-			time.AfterFunc(30*time.Millisecond, func() { r.signals <- os.Interrupt })
-			r.want(r.run("ping", "alice", "-c", "0", "--interval", "1ms"), want)
+			r.want(r.interrupted("ping", "alice", "-c", "0", "--interval", "1ms"), want)
 		}
 	})
 }
@@ -372,8 +391,7 @@ func TestEvents(t *testing.T) {
 func TestWatch(t *testing.T) {
 	r := newRig(t)
 	r.serve()
-	time.AfterFunc(50*time.Millisecond, func() { r.signals <- os.Interrupt })
-	res := r.run("status", "--watch", "--json")
+	res := r.interrupted("status", "--watch", "--json")
 	r.want(res, exitDone)
 	if !json.Valid([]byte(res.stdout)) || strings.Count(res.stdout, "\n") != 1 {
 		t.Errorf("stdout %q", res.stdout)
@@ -382,11 +400,27 @@ func TestWatch(t *testing.T) {
 
 func TestCompletion(t *testing.T) {
 	r := newRig(t)
+	r.serve()
 	for _, shell := range []string{"bash", "zsh", "fish", "powershell"} {
 		res := r.run("completion", shell)
 		r.want(res, exitDone)
 		if !strings.Contains(res.stdout, "__complete") || res.stderr != "" {
 			t.Errorf("%s: %d bytes, stderr %q", shell, len(res.stdout), res.stderr)
+		}
+	}
+	for args, want := range map[string]string{
+		"why al":                        "alice\n",
+		"ping ":                         "alice\n",
+		"members revoke ":               "alice\n",
+		"members approve ":              "alice\n",
+		"members approve alice ":        "relay\n",
+		"members approve alice relay ":  ":4\n",
+		"up --member-relay ":            "auto\non\noff\n",
+		"ip --socket /nonexistent ":     ":4\n",
+		"ip --state /nonexistent alice": ":4\n",
+	} {
+		if res := r.run(append([]string{"__complete"}, strings.Split(args, " ")...)...); !strings.HasPrefix(res.stdout, want) {
+			t.Errorf("%q completes to %q, want %q", args, res.stdout, want)
 		}
 	}
 	if res := r.run("__complete", "inv"); !strings.Contains(res.stdout, "invite\t") {

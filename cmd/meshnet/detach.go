@@ -28,6 +28,9 @@ const (
 // settledByParent are flags whose values a detached node does not take from its surroundings.
 var settledByParent = []string{"config", "detach", "join", "ready-fd", "state"}
 
+// paths are flags whose values are files.
+var paths = []string{"socket", "relay-ca", "relay-tls-cert", "relay-tls-key"}
+
 // detach runs the same command in the background and waits until it is ready or has failed. Its output goes to the
 // log in the state folder; the token goes through a pipe.
 func (a *app) detach(cmd *cobra.Command, cfg meshnet.Config, told *readyPipe) error {
@@ -166,7 +169,7 @@ func childArgs(cmd *cobra.Command, cfg meshnet.Config, readyFD string) []string 
 		if s, ok := f.Value.(pflag.SliceValue); ok {
 			values = s.GetSlice()
 		}
-		if f.Name == "socket" {
+		if slices.Contains(paths, f.Name) && values[0] != "" {
 			values[0], _ = filepath.Abs(values[0]) // the child runs in the state folder
 		}
 		for _, v := range values {

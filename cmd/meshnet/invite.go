@@ -69,6 +69,9 @@ func (a *app) invite(ctx context.Context, c *localapi.Client, o meshnet.InviteOp
 	if qr {
 		a.drawQR(made.Token)
 	}
+	if s, err := c.Status(ctx); err == nil { // beside the answer: nothing to fail for
+		a.warnUnmeetable(s.Health)
+	}
 	return nil
 }
 

@@ -80,6 +80,24 @@ func list[T any](values []T) string {
 	return strings.Join(words, " ")
 }
 
+// short is a relay URL without its pin, which is for programs; anything else is as it was.
+func short(text string) string {
+	if !strings.HasPrefix(text, "https://") {
+		return text
+	}
+	url, _, _ := strings.Cut(text, "#")
+	return url
+}
+
+// places are relay URLs and names with spaces between, or "-".
+func places(values []string) string {
+	words := make([]string, len(values))
+	for i, v := range values {
+		words[i] = short(v)
+	}
+	return list(words)
+}
+
 // size is a count of bytes for people.
 func size(n uint64) string {
 	const unit = 1024
@@ -135,6 +153,14 @@ const (
 )
 
 func (t *table) row(cells ...string) { t.rows = append(t.rows, cells) }
+
+// header is a row of names.
+func (t *table) header(names ...string) {
+	t.row(names...)
+	for i := range names {
+		t.style(i, bold)
+	}
+}
 
 // style colours a cell of the last row.
 func (t *table) style(column int, style string) {

@@ -9,19 +9,23 @@ import (
 func TestForPeople(t *testing.T) {
 	now := time.Unix(1e6, 0)
 	for want, got := range map[string]string{
-		"0 B":      size(0),
-		"1023 B":   size(1023),
-		"1.0 KiB":  size(1024),
-		"1.5 MiB":  size(3 << 19),
-		"16.0 EiB": size(1<<64 - 1),
-		"12s ago":  ago(now, ptr(now.Add(-12*time.Second))),
-		"59m ago":  ago(now, ptr(now.Add(-time.Hour+time.Second))),
-		"47h ago":  ago(now, ptr(now.Add(-47*time.Hour))),
-		"3d ago":   ago(now, ptr(now.Add(-75*time.Hour))),
-		"0s ago":   ago(now, ptr(now.Add(time.Hour))),
-		"a b":      list([]string{"a", "b"}),
-		"[31mx":    printable("\x1b[31mx\x07"),
-		"a; b":     oneLine("a\r\n\nb"),
+		"0 B":           size(0),
+		"1023 B":        size(1023),
+		"1.0 KiB":       size(1024),
+		"1.5 MiB":       size(3 << 19),
+		"16.0 EiB":      size(1<<64 - 1),
+		"12s ago":       ago(now, ptr(now.Add(-12*time.Second))),
+		"59m ago":       ago(now, ptr(now.Add(-time.Hour+time.Second))),
+		"47h ago":       ago(now, ptr(now.Add(-47*time.Hour))),
+		"3d ago":        ago(now, ptr(now.Add(-75*time.Hour))),
+		"0s ago":        ago(now, ptr(now.Add(time.Hour))),
+		"a b":           list([]string{"a", "b"}),
+		"[31mx":         printable("\x1b[31mx\x07"),
+		"https://r:9":   short("https://r:9#sha256=ab"),
+		"a#b":           short("a#b"),
+		"https://r bob": places([]string{"https://r#sha256=ab", "bob"}),
+		"-":             places(nil),
+		"a; b":          oneLine("a\r\n\nb"),
 	} {
 		if got != want {
 			t.Errorf("got %q, want %q", got, want)

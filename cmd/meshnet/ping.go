@@ -39,7 +39,8 @@ round trip time of each. The peer is named by name, address or id. Fails when no
 		Example: `  meshnet ping alice
   meshnet ping alice --until-direct
   meshnet ping 100.88.3.4 -c 0 --interval 200ms --json`,
-		Args: exactly(1),
+		Args:              exactly(1),
+		ValidArgsFunction: a.completes(),
 	}
 	f := cmd.Flags()
 	f.IntVarP(&p.count, "count", "c", pingCount, fmt.Sprintf("how many; 0: until interrupted (with --until-direct %d)", pingCountDirect))
@@ -83,7 +84,7 @@ func (a *app) ping(ctx context.Context, c *localapi.Client, peer string, p pingF
 	}
 	tick := time.NewTicker(p.interval)
 	defer tick.Stop()
-	answered, direct := 0, false
+	answered, direct, reason := 0, false, ""
 	for seq := 1; p.count == 0 || seq <= p.count; seq++ {
 		if seq > 1 {
 			select {
@@ -101,6 +102,7 @@ func (a *app) ping(ctx context.Context, c *localapi.Client, peer string, p pingF
 		if pong.OK {
 			answered++
 			direct = direct || pong.Path.Kind == "direct"
+			reason = notDirect(pong.Path)
 		}
 		if err := a.showPong(who, pong, p.json); err != nil {
 			return err
@@ -109,11 +111,14 @@ func (a *app) ping(ctx context.Context, c *localapi.Client, peer string, p pingF
 			return nil
 		}
 	}
+	explain := "what is in the way: meshnet why " + peer
 	switch {
 	case answered == 0:
 		return fmt.Errorf("%s did not answer", whoText(who))
+	case p.untilDirect && reason != "":
+		return hinted(fmt.Errorf("no direct path to %s: %s", whoText(who), reason), explain)
 	case p.untilDirect:
-		return hinted(fmt.Errorf("no direct path to %s", whoText(who)), "what is in the way: meshnet status")
+		return hinted(fmt.Errorf("no direct path to %s", whoText(who)), explain)
 	}
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"iter"
 	"net/netip"
 	"os"
@@ -42,6 +43,7 @@ type fakeNode struct {
 	invited meshnet.InviteOptions // guarded by mu
 	revoked string                // guarded by mu
 	pings   []meshnet.PingResult  // guarded by mu: the answers, then silence
+	relayed bool                  // guarded by mu: a node behind hard NATs, which nobody finds
 }
 
 func newFake() *fakeNode { return &fakeNode{started: time.Now(), done: make(chan struct{})} }
@@ -50,7 +52,7 @@ func ptr[T any](v T) *T { return &v }
 
 func (f *fakeNode) Status() *meshnet.Status {
 	handshake := time.Now().Add(-12 * time.Second)
-	return &meshnet.Status{
+	s := &meshnet.Status{
 		Version: "test", State: "running",
 		Network: meshnet.NetworkStatus{Name: ptr("amber-falcon"), Members: 2},
 		Self: meshnet.SelfStatus{
@@ -65,6 +67,12 @@ func (f *fakeNode) Status() *meshnet.Status {
 		}},
 		Health: []meshnet.Health{{Code: "no-ipv6", Severity: "warning", Text: "no IPv6", Hint: "ask for it"}},
 	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.relayed {
+		relayStatus(s)
+	}
+	return s
 }
 
 func (f *fakeNode) Members() []meshnet.MemberStatus {
@@ -114,6 +122,10 @@ func (f *fakeNode) Invite(_ context.Context, o meshnet.InviteOptions) (meshnet.I
 func (f *fakeNode) RevokeInvite(_ context.Context, id string) error { return f.revoke("invite " + id) }
 
 func (f *fakeNode) RevokeMember(_ context.Context, p string) error { return f.revoke("member " + p) }
+
+func (f *fakeNode) Approve(_ context.Context, p, what string, allow bool) error {
+	return f.revoke(fmt.Sprintf("approve %s %s %v", p, what, allow))
+}
 
 func (f *fakeNode) revoke(what string) error {
 	f.mu.Lock()
@@ -243,6 +255,22 @@ func (r *rig) run(args ...string) result {
 	code := run(args, strings.NewReader(r.stdin), &stdout, &stderr, r.host)
 	return result{code, stdout.String(), stderr.String()}
 }
+
+// interrupted runs the program and interrupts it once it has answered something.
+func (r *rig) interrupted(args ...string) result {
+	var stdout, stderr bytes.Buffer
+	var once sync.Once
+	out := writerFunc(func(p []byte) (int, error) {
+		defer once.Do(func() { r.signals <- os.Interrupt })
+		return stdout.Write(p)
+	})
+	code := run(args, strings.NewReader(r.stdin), out, &stderr, r.host)
+	return result{code, stdout.String(), stderr.String()}
+}
+
+type writerFunc func(p []byte) (int, error)
+
+func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 
 // serve serves the rig's node in its state folder.
 func (r *rig) serve() {

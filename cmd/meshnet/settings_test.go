@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/meshnet/meshnet"
 )
 
 // config writes a file of settings.
@@ -105,4 +107,33 @@ func TestWrongSettings(t *testing.T) {
 			t.Errorf("stderr %q", res.stderr)
 		}
 	})
+}
+
+// The flags about paths come from everywhere, as all others do; a file may serve a node and a relay server.
+func TestPathSettings(t *testing.T) {
+	r := newRig(t)
+	path := r.config("stun = ['a:1', 'b:2']\nrelay = true\nrelay-addr = ':0'\nmember-relay-rate = '5Mbit'\nportmap = false\nmax-frame = 4096\n")
+	r.env["MESHNET_RELAY_SERVER"] = "https://a.example,https://b.example:9000"
+	r.env["MESHNET_MEMBER_RELAY"] = "on"
+	r.signals <- os.Interrupt // ends it once it is up
+	r.want(r.run("up", "--config", path, "--metrics", "127.0.0.1:0"), exitDone)
+	c := r.cfg
+	if !slices.Equal(c.STUN, []string{"a:1", "b:2"}) || c.Relay == nil || c.Relay.Addr != ":0" || !c.Relay.AddrFixed ||
+		c.MemberRelayRate != 625_000 || c.PortMap || c.MemberRelay != meshnet.MemberRelayOn || c.Metrics != "127.0.0.1:0" ||
+		!slices.Equal(c.RelayServers, []string{"https://a.example", "https://b.example:9000"}) {
+		t.Errorf("got %+v", c)
+	}
+	for _, wrong := range []struct{ env, value, want string }{
+		{"MESHNET_MEMBER_RELAY", "maybe", `MESHNET_MEMBER_RELAY: "maybe" is none of auto, on, off`},
+		{"MESHNET_RELAY_SERVER", "a.example", `MESHNET_RELAY_SERVER: relay URL "a.example": `},
+		{"MESHNET_MEMBER_RELAY_RATE", "fast", `MESHNET_MEMBER_RELAY_RATE: invalid argument "fast"`},
+	} {
+		r := newRig(t)
+		r.env[wrong.env] = wrong.value
+		res := r.run("up")
+		r.want(res, exitUsage)
+		if !strings.HasPrefix(res.stderr, "meshnet: "+wrong.want) {
+			t.Errorf("%s: stderr %q", wrong.env, res.stderr)
+		}
+	}
 }

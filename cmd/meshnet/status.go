@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"time"
 
@@ -87,6 +88,15 @@ func (a *app) showSelf(s *meshnet.Status) {
 	fact("addresses", list(s.Self.IPs))
 	fact("mode", mode(s.Self))
 	fact("port", "udp "+strconv.Itoa(int(s.Self.Port)))
+	if len(s.Self.Homes) > 0 {
+		fact("homes", places(s.Self.Homes))
+	}
+	if s.Self.Listen.Relay != nil {
+		fact("relay", text(s.Self.Listen.Relay))
+	}
+	if s.Self.Listen.Metrics != nil {
+		fact("metrics", text(s.Self.Listen.Metrics))
+	}
 	if len(s.Self.Roles) > 0 {
 		fact("roles", list(s.Self.Roles))
 	}
@@ -102,21 +112,52 @@ func (a *app) showPeers(s *meshnet.Status, now time.Time) {
 		return
 	}
 	var t table
-	header := []string{"PEER", "ADDRESSES", "STATE", "PATH", "RTT", "RECEIVED", "SENT", "HANDSHAKE"}
-	t.row(header...)
-	for i := range header {
-		t.style(i, bold)
+	header := []string{"PEER", "ADDRESSES", "STATE", "PATH", "RTT", "LOSS", "RECEIVED", "SENT", "HANDSHAKE"}
+	reasons := slices.ContainsFunc(s.Peers, func(p meshnet.PeerStatus) bool { return notDirect(p.Path) != "" })
+	if reasons {
+		header = append(header, "WHY NOT DIRECT")
 	}
+	t.header(header...)
 	for _, p := range s.Peers {
 		name := p.ID
 		if p.Name != nil {
 			name = text(p.Name)
 		}
-		t.row(name, list(p.IPs), string(p.State), path(p.Path), milliseconds(p.RTT.LastMs), size(p.RxBytes), size(p.TxBytes),
-			ago(now, p.LastHandshake))
+		row := []string{
+			name, list(p.IPs), string(p.State), path(p.Path), rttText(p.RTT), lossText(p.RTT.Loss), size(p.RxBytes), size(p.TxBytes),
+			ago(now, p.LastHandshake),
+		}
+		if reasons {
+			row = append(row, notDirect(p.Path))
+		}
+		t.row(row...)
 		t.style(2, peerStyle(p.State))
 	}
 	t.write(a.stdout, a.colours(a.stdout))
+}
+
+// notDirect is why a path is no better; nothing for a direct one.
+func notDirect(p meshnet.PathStatus) string {
+	if p.Kind == "direct" || p.Reason == nil {
+		return ""
+	}
+	return text(p.Reason)
+}
+
+// rttText is the last round trip time, and how far the last ones lay apart.
+func rttText(r meshnet.RTTStatus) string {
+	out := milliseconds(r.LastMs)
+	if r.LastMs != nil && r.StddevMs != nil {
+		out += fmt.Sprintf(" ±%.1f", *r.StddevMs)
+	}
+	return out
+}
+
+func lossText(loss *float64) string {
+	if loss == nil {
+		return "-"
+	}
+	return strconv.FormatFloat(*loss*100, 'f', 0, 64) + "%"
 }
 
 func peerStyle(state meshnet.PeerState) string {
@@ -138,12 +179,28 @@ func path(p meshnet.PathStatus) string {
 		return "-"
 	}
 	if p.Via != nil {
-		out += " " + text(p.Via)
+		out += " " + short(text(p.Via))
 	}
 	if p.Addr != nil {
 		out += " " + text(p.Addr)
 	}
 	return out
+}
+
+// noRendezvous is the code of a node that nobody from outside can find.
+const noRendezvous = "no_rendezvous"
+
+// warnUnmeetable says so to who is about to have others join.
+func (a *app) warnUnmeetable(health []meshnet.Health) {
+	for _, h := range health {
+		if h.Code != noRendezvous {
+			continue
+		}
+		a.note("%s", oneLine(h.Text))
+		if h.Hint != "" {
+			a.note("hint: %s", oneLine(h.Hint))
+		}
+	}
 }
 
 func (a *app) showHealth(health []meshnet.Health) {

@@ -4,6 +4,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/meshnet/meshnet"
 )
 
 // upFlags are the flags of `up`, as they were given.
@@ -22,6 +24,8 @@ type upFlags struct {
 	socks5         string
 	httpProxy      string
 	forwardInbound bool
+	paths          pathFlags
+	metrics        string
 	detach         bool
 	readyFD        int
 	json           bool
@@ -47,7 +51,9 @@ through local SOCKS5 and HTTP proxies. Ctrl-C or SIGTERM ends it cleanly.
 Once it is ready it writes one line to stderr: ready: NAME IPV4 IPV6 (tun INTERFACE) or (userspace).`,
 		Example: `  sudo meshnet up --hostname alice --network home
   sudo meshnet up --join @token --detach
-  ssh alice meshnet invite | meshnet up --join - --userspace`,
+  ssh alice meshnet invite | meshnet up --join - --userspace
+  sudo meshnet up --relay --relay-public relay.example.org:9000
+  sudo meshnet up --relay-server https://relay.example.org:9000#sha256=HEX`,
 		Args: exactly(0),
 	}
 	f := cmd.Flags()
@@ -65,10 +71,14 @@ Once it is ready it writes one line to stderr: ready: NAME IPV4 IPV6 (tun INTERF
 	f.StringVar(&u.socks5, "socks5", "", "`address` of the SOCKS5 proxy (default: "+defaultSOCKS+" in userspace mode, else none)")
 	f.StringVar(&u.httpProxy, "http-proxy", "", "`address` of the HTTP proxy (default: "+defaultHTTP+" in userspace mode, else none)")
 	f.BoolVar(&u.forwardInbound, "forward-inbound", true, "in userspace mode, forward connections from members to 127.0.0.1")
+	u.paths.add(f)
+	f.StringVar(&u.metrics, "metrics", "", "`address` where Prometheus reads metrics, at /metrics (default: none)")
 	f.BoolVar(&u.detach, "detach", false, "return once the node is ready; it goes on in the background")
 	f.IntVar(&u.readyFD, "ready-fd", noReadyFD, "write the ready line to this file `descriptor` and close it")
 	f.Lookup("ready-fd").DefValue = "0" // so that the help shows no default
 	f.BoolVar(&u.json, "json", false, "print events on stdout, one JSON document per line")
+	modes := []string{string(meshnet.MemberRelayAuto), string(meshnet.MemberRelayOn), string(meshnet.MemberRelayOff)}
+	_ = cmd.RegisterFlagCompletionFunc("member-relay", cobra.FixedCompletions(modes, cobra.ShellCompDirectiveNoFileComp))
 	cmd.RunE = a.does(func(cmd *cobra.Command, _ []string) error { return a.up(cmd, u) })
 	return cmd
 }

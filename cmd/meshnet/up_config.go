@@ -46,6 +46,7 @@ func (u upFlags) config(given func(string) bool, root bool, lookUp func(host str
 		PortFixed:      given("port"),
 		Bootstrap:      u.bootstrap,
 		ForwardInbound: u.forwardInbound,
+		Metrics:        u.metrics,
 	}
 	if err := u.check(given); err != nil {
 		return c, err
@@ -53,6 +54,9 @@ func (u upFlags) config(given func(string) bool, root bool, lookUp func(host str
 	var err error
 	if c.Prefix4, err = parsePrefix(u.cidr); err != nil {
 		return c, &flagError{"cidr", err}
+	}
+	if err := u.paths.config(&c, given); err != nil {
+		return c, err
 	}
 	u.tunConfig(&c, given)
 	u.proxyConfig(&c, given, root)
@@ -76,23 +80,16 @@ func (u upFlags) check(given func(string) bool) error {
 	case given("network") && strings.TrimSpace(u.network) == "":
 		return &flagError{"network", errors.New("an empty name")}
 	}
-	for _, l := range []struct {
-		flag   string
-		values []string
-		zero   bool // port 0 is one
-	}{
+	if err := u.paths.check(given); err != nil {
+		return err
+	}
+	return checkHostPorts([]hostPorts{
 		{"advertise", u.advertise, false},
 		{"bootstrap", u.bootstrap, false},
 		{"socks5", nonEmpty(u.socks5), true},
 		{"http-proxy", nonEmpty(u.httpProxy), true},
-	} {
-		for _, v := range l.values {
-			if err := checkHostPort(v, l.zero); err != nil {
-				return &flagError{l.flag, err}
-			}
-		}
-	}
-	return nil
+		{"metrics", nonEmpty(u.metrics), true},
+	})
 }
 
 // tunConfig: an interface that was named has to come; otherwise one is made where that is possible.
@@ -166,6 +163,24 @@ func nonEmpty(value string) []string {
 		return nil
 	}
 	return []string{value}
+}
+
+// hostPorts are the values of a flag.
+type hostPorts struct {
+	flag   string
+	values []string
+	zero   bool // port 0 is one, and the host may be left out
+}
+
+func checkHostPorts(all []hostPorts) error {
+	for _, l := range all {
+		for _, v := range l.values {
+			if err := checkHostPort(v, l.zero); err != nil {
+				return &flagError{l.flag, err}
+			}
+		}
+	}
+	return nil
 }
 
 func checkHostPort(value string, zero bool) error {

@@ -12,9 +12,12 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/meshnet/meshnet"
 )
+
+var someHash = strings.Repeat("ab", 32)
 
 // parse gives what `up` makes of arguments.
 func parse(t *testing.T, args string, root bool) (meshnet.Config, error) {
@@ -54,14 +57,34 @@ func upFlagsOf(cmd *cobra.Command) func() upFlags {
 		u.socks5, _ = f.GetString("socks5")
 		u.httpProxy, _ = f.GetString("http-proxy")
 		u.forwardInbound, _ = f.GetBool("forward-inbound")
+		u.metrics, _ = f.GetString("metrics")
+		u.paths = pathFlagsOf(f)
 		return u
 	}
+}
+
+// upFlagsOf's part about paths.
+func pathFlagsOf(f *pflag.FlagSet) pathFlags {
+	var p pathFlags
+	p.stun, _ = f.GetStringSlice("stun")
+	p.portMap, _ = f.GetBool("portmap")
+	p.relayServers, _ = f.GetStringSlice("relay-server")
+	p.relayCA, _ = f.GetString("relay-ca")
+	p.relay, _ = f.GetBool("relay")
+	p.relayAddr, _ = f.GetString("relay-addr")
+	p.relayPublic, _ = f.GetString("relay-public")
+	p.relayTLSCert, _ = f.GetString("relay-tls-cert")
+	p.relayTLSKey, _ = f.GetString("relay-tls-key")
+	p.memberRelay, _ = f.GetString("member-relay")
+	_ = p.memberRelayRate.Set(f.Lookup("member-relay-rate").Value.String())
+	return p
 }
 
 func TestUpConfig(t *testing.T) {
 	// base is what no flags mean for somebody without root.
 	base := meshnet.Config{
 		TUN: meshnet.TUNTry, MTU: 1280, Port: 41820, SOCKS5: "127.0.0.1:1080", HTTPProxy: "127.0.0.1:1081", ForwardInbound: true,
+		PortMap: true, MemberRelay: meshnet.MemberRelayAuto, MemberRelayRate: 2_500_000,
 	}
 	for _, tt := range []struct {
 		args string
@@ -92,6 +115,22 @@ func TestUpConfig(t *testing.T) {
 				netip.MustParseAddrPort("[2001:db8::7]:6"),
 			}
 		}},
+		{"--stun a:1,b:2 --stun [::1]:3478 --portmap=false --metrics :0", true, func(c *meshnet.Config) {
+			c.STUN, c.PortMap, c.Metrics = []string{"a:1", "b:2", "[::1]:3478"}, false, ":0"
+		}},
+		{"--relay-server https://r.example --relay-server https://[::1]:9000#sha256=" + someHash, true, func(c *meshnet.Config) {
+			c.RelayServers = []string{"https://r.example", "https://[::1]:9000#sha256=" + someHash}
+		}},
+		{"--relay", true, func(c *meshnet.Config) { c.Relay = &meshnet.RelayConfig{Addr: ":9000"} }},
+		{"--relay --relay-addr :9000 --relay-public r.example:443", true, func(c *meshnet.Config) {
+			c.Relay = &meshnet.RelayConfig{Addr: ":9000", AddrFixed: true, Public: "r.example:443"}
+		}},
+		{"--member-relay off --member-relay-rate 0", true, func(c *meshnet.Config) {
+			c.MemberRelay, c.MemberRelayRate = meshnet.MemberRelayOff, -1
+		}},
+		{"--member-relay on --member-relay-rate 1Gbit", true, func(c *meshnet.Config) {
+			c.MemberRelay, c.MemberRelayRate = meshnet.MemberRelayOn, 125_000_000
+		}},
 		// A proxy that was given is fixed; the other one is a default of userspace mode.
 		{"--socks5 127.0.0.1:9", false, func(c *meshnet.Config) { c.SOCKS5, c.ProxyFixed = "127.0.0.1:9", true }},
 		{"--socks5 127.0.0.1:9", true, func(c *meshnet.Config) { c.SOCKS5, c.HTTPProxy, c.ProxyFixed = "127.0.0.1:9", "", true }},
@@ -108,8 +147,10 @@ func TestUpConfig(t *testing.T) {
 		}
 		want := base
 		tt.want(&want)
-		if len(got.Bootstrap) == 0 {
-			got.Bootstrap = nil
+		for _, l := range []*[]string{&got.Bootstrap, &got.STUN, &got.RelayServers} {
+			if len(*l) == 0 {
+				*l = nil
+			}
 		}
 		if !reflect.DeepEqual(got, want) {
 			t.Errorf("%q, root %v:\n got %+v\nwant %+v", tt.args, tt.root, got, want)

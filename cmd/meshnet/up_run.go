@@ -168,9 +168,13 @@ func (a *app) announce(n life, cfg meshnet.Config, ready *readyPipe) {
 	if s.Self.Mode != "tun" && cfg.TUN == meshnet.TUNTry {
 		a.note("no network interface could be made, so this is userspace mode; run it with sudo for an interface")
 	}
+	if s.Self.Listen.Relay != nil {
+		a.note("relay server on %s", text(s.Self.Listen.Relay))
+	}
 	if exposed := n.Exposed(); exposed != "" {
 		a.note("%s", oneLine(exposed))
 	}
+	a.warnUnmeetable(s.Health) // where it turns out later, the node logs it
 	if slices.Contains(s.Self.Roles, "admin") {
 		a.note("invite others with: meshnet invite")
 	}

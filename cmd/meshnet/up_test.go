@@ -287,6 +287,25 @@ func TestDetach(t *testing.T) {
 	}
 }
 
+// The child runs in the state folder: what names a file still names the same one there.
+func TestChildArgs(t *testing.T) {
+	a := &app{host: host{os: "linux"}, from: map[string]string{}}
+	cmd := a.upCommand()
+	if err := cmd.ParseFlags([]string{"--relay", "--relay-ca", "ca.pem", "--relay-tls-cert=", "--member-relay-rate", "1Gbit"}); err != nil {
+		t.Fatal(err)
+	}
+	dir, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := strings.Join(childArgs(cmd, meshnet.Config{Dir: "/s"}, "3"), " ")
+	want := "up --state=/s --detach=false --ready-fd=3 --member-relay-rate=1Gbit --relay=true --relay-ca=" + filepath.Join(dir, "ca.pem") +
+		" --relay-tls-cert="
+	if got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
 func TestDetachFails(t *testing.T) {
 	for _, tt := range []struct {
 		mode, want string

@@ -18,7 +18,8 @@ func (a *app) ipCommand() *cobra.Command {
 		Short: "Print the addresses of a node, by default of this one",
 		Example: `  meshnet ip
   ssh "$(meshnet ip alice | head -1)"`,
-		Args: atMost(1),
+		Args:              atMost(1),
+		ValidArgsFunction: a.completes(),
 		RunE: a.asks(func(ctx context.Context, c *localapi.Client, args []string) error {
 			peer := ""
 			if len(args) == 1 {

@@ -7,6 +7,7 @@ import (
 	"github.com/meshnet/meshnet/control/ledger"
 	"github.com/meshnet/meshnet/identity"
 	"github.com/meshnet/meshnet/internal/bucket"
+	"github.com/meshnet/meshnet/internal/datagram"
 )
 
 const (
@@ -17,6 +18,12 @@ const (
 	kTries = 4
 	// memberReserve of the 20 Intros a second is kept for members.
 	memberReserve = 10
+	// relayTries is how many Intros a second are opened that relays brought, in all and of one sender: no cookie bounds
+	// these.
+	relayTries, relayTriesEach = 200, 10
+	// relayed is how many a second of those that open are looked at: half of all, so that senders, whom anybody can make
+	// up at a relay, never shut out those at addresses.
+	relayed = 10
 )
 
 // View is what an Answerer has to know of the network. Immutable.
@@ -38,7 +45,7 @@ func NewView(network identity.NetworkID, keys []identity.Secret, invites map[led
 
 // Request is an Intro that opened and whose node signed it. Somebody with the ledger decides on it.
 type Request struct {
-	From    netip.AddrPort
+	From    datagram.Place
 	Member  bool // sent by somebody who says to be a member already
 	Node    identity.PeerID
 	Content *Content
@@ -52,7 +59,7 @@ type Request struct {
 
 // Counters of an Answerer, by what became of each packet.
 type Counters struct {
-	Malformed, Unknown, Cookies, CookieLimited, Sealed, Limited, BadSignature, Requests, Resent uint64
+	Malformed, Unknown, Cookies, CookieLimited, RelayLimited, Sealed, Limited, BadSignature, Requests, Resent uint64
 }
 
 // Answerer takes Intros. It is owned by one goroutine.
@@ -60,9 +67,13 @@ type Answerer struct {
 	self     *identity.Identity
 	jar      cookieJar
 	cookies  bucket.Prefixes
-	unknown  bucket.Bucket // ids that nobody knows, tried under K
-	total    bucket.Bucket
+	senders  bucket.Prefixes // Intros that relays brought, by who sent them
+	tries    bucket.Bucket   // all of these
+	unknown  bucket.Bucket   // ids that nobody knows, tried under K
+	total    bucket.Bucket   // Intros that opened
+	relayed  bucket.Bucket   // of these, what relays brought
 	perNet   bucket.Prefixes
+	perNode  bucket.Prefixes // by relays' senders
 	perID    map[ledger.ShortID]*bucket.Bucket
 	welcomes map[identity.Hash]sentWelcome
 	count    Counters
@@ -78,7 +89,9 @@ func NewAnswerer(self *identity.Identity) *Answerer {
 	return &Answerer{
 		self:    self,
 		cookies: bucket.Prefixes{Rate: 10, Burst: 20}, perNet: bucket.Prefixes{Rate: 5, Burst: 10},
-		perID: make(map[ledger.ShortID]*bucket.Bucket), welcomes: make(map[identity.Hash]sentWelcome),
+		senders: bucket.Prefixes{Rate: relayTriesEach, Burst: 2 * relayTriesEach},
+		perNode: bucket.Prefixes{Rate: 5, Burst: 10},
+		perID:   make(map[ledger.ShortID]*bucket.Bucket), welcomes: make(map[identity.Hash]sentWelcome),
 	}
 }
 
@@ -87,10 +100,14 @@ func (a *Answerer) Counters() Counters { return a.count }
 
 // Handle takes an Intro. It returns a packet to send back, or a request to decide on, or neither. borrowed: pkt is
 // only valid during the call.
-func (a *Answerer) Handle(now time.Time, v *View, from netip.AddrPort, pkt []byte) (reply []byte, req *Request) {
+func (a *Answerer) Handle(now time.Time, v *View, from datagram.Place, pkt []byte) (reply []byte, req *Request) {
 	h, err := parseIntro(pkt)
 	if err != nil {
 		a.count.Malformed++
+		return nil, nil
+	}
+	if from.IsRelay() && !(a.senders.Take(now, sender(from.Relay)) && a.tries.Take(now, relayTries, relayTries)) {
+		a.count.RelayLimited++
 		return nil, nil
 	}
 	psk, known := a.psk(v, h.id)
@@ -104,13 +121,13 @@ func (a *Answerer) Handle(now time.Time, v *View, from netip.AddrPort, pkt []byt
 			return nil, nil
 		}
 	}
-	if !a.jar.check(now, from, h.e, h.cookie) {
-		if !a.cookies.Take(now, from.Addr()) {
+	if !from.IsRelay() && !a.jar.check(now, from.Addr, h.e, h.cookie) { // a relay vouches for the source
+		if !a.cookies.Take(now, from.Addr.Addr()) {
 			a.count.CookieLimited++
 			return nil, nil
 		}
 		a.count.Cookies++
-		return cookiePacket(h.e, a.jar.make(now, from, h.e)), nil
+		return cookiePacket(h.e, a.jar.make(now, from.Addr, h.e)), nil
 	}
 	hash := introHash(pkt)
 	if sent, ok := a.welcomes[hash]; ok && now.Sub(sent.at) < welcomeLife {
@@ -119,6 +136,9 @@ func (a *Answerer) Handle(now time.Time, v *View, from netip.AddrPort, pkt []byt
 	}
 	return nil, a.open(now, v, from, pkt, h, psk, hash)
 }
+
+// sender stands for a relay's sender among prefixes: the first 7 bytes of its id, which is a key and so as good as random.
+func sender(id identity.PeerID) netip.Addr { return netip.AddrFrom16([16]byte(id[:16])) }
 
 // psk finds the key of an id: an open invite's, or a K.
 func (a *Answerer) psk(v *View, id ledger.ShortID) (identity.Secret, bool) {
@@ -144,14 +164,14 @@ func tryKeys(v *View, h header, pkt []byte) (identity.Secret, bool) {
 }
 
 func (a *Answerer) open(
-	now time.Time, v *View, from netip.AddrPort, pkt []byte, h header, psk identity.Secret, hash identity.Hash,
+	now time.Time, v *View, from datagram.Place, pkt []byte, h header, psk identity.Secret, hash identity.Hash,
 ) *Request {
 	c, err := openIntro(pkt, h, v.Network, psk)
 	if err != nil {
 		a.count.Sealed++
 		return nil
 	}
-	if !a.budget(now, from.Addr(), h.id, c.Node != nil) {
+	if !a.budget(now, from, h.id, c.Node != nil) {
 		a.count.Limited++
 		return nil
 	}
@@ -173,7 +193,7 @@ func (a *Answerer) open(
 	return req
 }
 
-// check finds out who the sender is and that its node key signed.
+// check finds out who the sender is and that its node key signed. A relay must name the same sender.
 func (a *Answerer) check(v *View, h header, c *Content, req *Request) error {
 	if c.Node != nil {
 		req.Node = *c.Node
@@ -188,11 +208,15 @@ func (a *Answerer) check(v *View, h header, c *Content, req *Request) error {
 		}
 		req.Node, req.Admit = admit.Node, admit
 	}
+	if req.From.IsRelay() && req.From.Relay != req.Node {
+		return ErrMalformed
+	}
 	return c.verify(req.Node, v.Network, h)
 }
 
-// budget limits what opened: 20/s in all, of which members keep half, 5/s for an invite and for a prefix.
-func (a *Answerer) budget(now time.Time, from netip.Addr, id ledger.ShortID, member bool) bool {
+// budget limits what opened: 20/s in all, of which members keep half and half comes by relays at most, 5/s for an invite
+// and for a prefix of addresses or of a relay's senders.
+func (a *Answerer) budget(now time.Time, from datagram.Place, id ledger.ShortID, member bool) bool {
 	burst := 20.0
 	if !member {
 		burst -= memberReserve
@@ -208,14 +232,17 @@ func (a *Answerer) budget(now time.Time, from netip.Addr, id ledger.ShortID, mem
 			return false
 		}
 	}
-	return a.perNet.Take(now, from) && a.total.Take(now, 20, burst)
+	if from.IsRelay() {
+		return a.perNode.Take(now, sender(from.Relay)) && a.relayed.Take(now, relayed, relayed) && a.total.Take(now, 20, burst)
+	}
+	return a.perNet.Take(now, from.Addr.Addr()) && a.total.Take(now, 20, burst)
 }
 
 // Accept makes the Welcome of a request, and the WireGuard PSK of the provisional peer.
 func (a *Answerer) Accept(now time.Time, req *Request, meshTime time.Time) (pkt []byte, psk identity.Secret) {
-	seen, err := req.From.MarshalBinary()
-	if err != nil {
-		seen = nil // MarshalBinary of an AddrPort has no failure
+	var seen []byte
+	if !req.From.IsRelay() {
+		seen, _ = req.From.Addr.MarshalBinary() // has no failure
 	}
 	pkt = req.keys.seal(req.e.Public(), &answer{
 		Node: a.self.ID(), WG: a.self.WG(), Disco: a.self.Disco(),

@@ -2,17 +2,17 @@ package join
 
 import (
 	"bytes"
-	"net/netip"
 	"time"
 
 	"github.com/meshnet/meshnet/control/ledger"
 	"github.com/meshnet/meshnet/identity"
+	"github.com/meshnet/meshnet/internal/datagram"
 )
 
 const (
 	firstRetry = 500 * time.Millisecond
 	maxRetry   = 30 * time.Second
-	// maxAsked is how many addresses are asked at the same time.
+	// maxAsked is how many places are asked at the same time.
 	maxAsked = 64
 )
 
@@ -27,17 +27,17 @@ type AskerConfig struct {
 
 // Answer is a Welcome or Refusal to one of the Intros of an Asker.
 type Answer struct {
-	From netip.AddrPort
+	From datagram.Place
 	Welcome
 }
 
-// Asker sends Intros to many addresses and reads what comes back. It is owned by one goroutine.
+// Asker sends Intros to many places and reads what comes back. It is owned by one goroutine.
 type Asker struct {
 	cfg   AskerConfig
-	asked map[netip.AddrPort]*ask
+	asked map[datagram.Place]*ask
 }
 
-// ask is one address under question.
+// ask is one place under question.
 type ask struct {
 	e       identity.Ephemeral
 	intro   []byte
@@ -49,17 +49,17 @@ type ask struct {
 
 // NewAsker makes an Asker.
 func NewAsker(cfg AskerConfig) *Asker {
-	return &Asker{cfg: cfg, asked: make(map[netip.AddrPort]*ask)}
+	return &Asker{cfg: cfg, asked: make(map[datagram.Place]*ask)}
 }
 
 // Packet is a datagram to send.
 type Packet struct {
-	To   netip.AddrPort
+	To   datagram.Place
 	Data []byte
 }
 
-// Ask begins to ask an address, at the next Due. One that is asked already is not asked anew.
-func (a *Asker) Ask(now time.Time, to netip.AddrPort) error {
+// Ask begins to ask whoever is at a place, at the next Due. One that is asked already is not asked anew.
+func (a *Asker) Ask(now time.Time, to datagram.Place) error {
 	if a.asked[to] != nil || len(a.asked) >= maxAsked {
 		return nil
 	}
@@ -72,8 +72,8 @@ func (a *Asker) Ask(now time.Time, to netip.AddrPort) error {
 	return nil
 }
 
-// Forget stops asking an address.
-func (a *Asker) Forget(to netip.AddrPort) { delete(a.asked, to) }
+// Forget stops asking a place.
+func (a *Asker) Forget(to datagram.Place) { delete(a.asked, to) }
 
 // Due returns what is to be sent by now, and when to call again; zero: nothing is asked.
 func (a *Asker) Due(now time.Time) (send []Packet, next time.Time) {
@@ -91,8 +91,8 @@ func (a *Asker) Due(now time.Time) (send []Packet, next time.Time) {
 }
 
 // Handle takes a Cookie or Welcome packet. A good cookie makes the Intro to send at once; a Welcome or Refusal that
-// is sealed for one of our Intros is returned as an answer.
-func (a *Asker) Handle(now time.Time, from netip.AddrPort, pkt []byte) (again *Packet, answer *Answer) {
+// is sealed for one of our Intros is returned as an answer. By relay it must be the node's own that was asked.
+func (a *Asker) Handle(now time.Time, from datagram.Place, pkt []byte) (again *Packet, answer *Answer) {
 	q := a.asked[from]
 	if q == nil || len(pkt) == 0 {
 		return nil, nil
@@ -106,7 +106,7 @@ func (a *Asker) Handle(now time.Time, from netip.AddrPort, pkt []byte) (again *P
 	return nil, nil
 }
 
-func (a *Asker) handleCookie(now time.Time, from netip.AddrPort, q *ask, pkt []byte) *Packet {
+func (a *Asker) handleCookie(now time.Time, from datagram.Place, q *ask, pkt []byte) *Packet {
 	e, c, err := parseCookie(pkt)
 	public := q.e.Public()
 	if err != nil || !bytes.Equal(e[:], public[:14]) || now.Sub(q.cookied) < firstRetry/2 {
@@ -118,7 +118,7 @@ func (a *Asker) handleCookie(now time.Time, from netip.AddrPort, q *ask, pkt []b
 	return &Packet{from, q.intro}
 }
 
-func (a *Asker) handleWelcome(from netip.AddrPort, q *ask, pkt []byte) *Answer {
+func (a *Asker) handleWelcome(from datagram.Place, q *ask, pkt []byte) *Answer {
 	e, err := parseWelcome(pkt)
 	if err != nil {
 		return nil
@@ -129,7 +129,7 @@ func (a *Asker) handleWelcome(from netip.AddrPort, q *ask, pkt []byte) *Answer {
 	}
 	k := keys{psk: a.cfg.PSK, shared: shared, network: a.cfg.Network, intro: q.hash}
 	got, err := k.open(pkt)
-	if err != nil {
+	if err != nil || from.IsRelay() && got.Node != from.Relay {
 		return nil
 	}
 	w := Welcome{Node: got.Node, Word: got.Word}

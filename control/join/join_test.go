@@ -12,13 +12,18 @@ import (
 	"github.com/meshnet/meshnet/control/ledger"
 	"github.com/meshnet/meshnet/control/wire"
 	"github.com/meshnet/meshnet/identity"
+	"github.com/meshnet/meshnet/internal/datagram"
 )
 
 var (
 	start  = time.Unix(1_800_000_000, 0)
-	joiner = netip.MustParseAddrPort("192.0.2.7:41820")
-	member = netip.MustParseAddrPort("198.51.100.1:41820")
+	joiner = at("192.0.2.7:41820")
+	member = at("198.51.100.1:41820")
 )
+
+func at(addr string) datagram.Place { return datagram.Place{Addr: netip.MustParseAddrPort(addr)} }
+
+func byRelay(id *identity.Identity) datagram.Place { return datagram.Place{Relay: id.ID()} }
 
 // town is a network with its founder, an invite, and somebody who holds the token.
 type town struct {
@@ -105,7 +110,7 @@ func TestIntroCookieWelcome(t *testing.T) {
 	if answer == nil {
 		t.Fatal("the welcome was not understood")
 	}
-	if answer.Node != w.founder.ID() || answer.WG != w.founder.WG() || answer.Seen != joiner ||
+	if answer.Node != w.founder.ID() || answer.WG != w.founder.WG() || answer.Seen != joiner.Addr ||
 		!answer.Time.Equal(start.Add(time.Minute)) || answer.PSK != psk || psk.IsZero() {
 		t.Fatalf("welcome = %+v", answer)
 	}
@@ -150,7 +155,7 @@ func TestIntroRefusals(t *testing.T) {
 	}
 	for _, c := range []struct {
 		name  string
-		from  netip.AddrPort
+		from  datagram.Place
 		at    time.Time
 		pkt   []byte
 		count func(Counters) uint64
@@ -160,7 +165,7 @@ func TestIntroRefusals(t *testing.T) {
 		{"other version", joiner, start, flip(1), func(c Counters) uint64 { return c.Malformed }},
 		{"unknown invite", joiner, start, flip(2), func(c Counters) uint64 { return c.Unknown }},
 		{"altered seal", joiner, start, flip(IntroSize - 1), func(c Counters) uint64 { return c.Sealed }},
-		{"cookie of another address", netip.MustParseAddrPort("192.0.2.8:41820"), start, good, func(c Counters) uint64 { return c.Cookies }},
+		{"cookie of another address", at("192.0.2.8:41820"), start, good, func(c Counters) uint64 { return c.Cookies }},
 		{"cookie too old", joiner, start.Add(5 * time.Minute), good, func(c Counters) uint64 { return c.Cookies }},
 		{"altered cookie", joiner, start, flip(20), func(c Counters) uint64 { return c.Cookies }},
 	} {
@@ -227,7 +232,7 @@ func TestFlood(t *testing.T) {
 	w := newTown(t)
 	requests, answered := 0, 0
 	for i := range 1000 {
-		from := netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, byte(i >> 12), byte(i >> 4), byte(i)}), 1000)
+		from := datagram.Place{Addr: netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, byte(i >> 12), byte(i >> 4), byte(i)}), 1000)}
 		a := w.asker()
 		a.Ask(start, member)
 		sent, _ := a.Due(start)
@@ -382,8 +387,10 @@ func FuzzAnswererHandle(f *testing.F) {
 	v := NewView(identity.NetworkID{1}, []identity.Secret{{3}}, nil)
 	f.Add(make([]byte, IntroSize))
 	f.Fuzz(func(t *testing.T, pkt []byte) {
-		if reply, req := a.Handle(start, v, joiner, pkt); req != nil || len(reply) > len(pkt) {
-			t.Fatalf("%x got %x, %v", pkt, reply, req)
+		for _, from := range []datagram.Place{joiner, byRelay(w.founder)} {
+			if reply, req := a.Handle(start, v, from, pkt); req != nil || len(reply) > len(pkt) {
+				t.Fatalf("%x from %v got %x, %v", pkt, from, reply, req)
+			}
 		}
 	})
 }

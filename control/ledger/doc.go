@@ -16,6 +16,7 @@
 //	  keep     0 list of [admit id, time of admission]
 //	  rename   0 member  1 name
 //	  lease    0 member  1 IPv4 address
+//	  allow    0 "relay" | "route" | "exit"  1 value  2 member  3 whether its offer counts
 //	admit      0 network  1 invite  2 node key  3 WireGuard key  4 disco key  5 key generation
 //	acceptance 0 admit  1 acceptor  2 prev, if any  3 ledger heads  4 time
 //	proof      list of links [admit, invite, acceptance] or [admit, invite, empty, keep], member first
@@ -33,5 +34,5 @@
 // A Ledger does no I/O, knows no clock and is owned by one loop; State values may go anywhere. Everything handed in is
 // kept and handed on byte for byte.
 //
-// Read first: statement.go, admission.go, then ledger.go and order.go.
+// Read first: statement.go, admission.go, then ledger.go and order.go; offer.go.
 package ledger

@@ -19,6 +19,7 @@ var (
 	ErrName          = errors.New("not a name of letters, digits and hyphens, up to 63 bytes")
 	ErrPrefix4       = errors.New("not an IPv4 prefix of /8 to /20")
 	ErrAddress       = errors.New("address outside the network's usable range")
+	ErrOffer         = errors.New("not an offer: a relay server's https URL, a route's prefix, or an exit")
 	ErrNotAdmin      = errors.New("not an admin of this network")
 	ErrUnknownMember = errors.New("unknown member")
 	ErrUnknownInvite = errors.New("unknown invite")

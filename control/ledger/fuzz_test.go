@@ -22,6 +22,7 @@ func fuzzWorld(f *testing.F) (*world, *Admit, Signed) {
 	w := newWorld(f)
 	a := w.join(seeded(10), w.invite(1, time.Hour, "tag"), w.founder)
 	w.Rename(w.founder, seeded(10).ID(), "x", w.now)
+	w.Allow(w.founder, seeded(10).ID(), OfferRelay, "https://relay.example:9000", true, w.now)
 	w.Keep(w.founder, w.state().Unkept, w.now)
 	w.RevokeMember(w.founder, seeded(10).ID(), false, w.now)
 	_, xs, _ := w.Admission(a.ID)
@@ -74,7 +75,7 @@ func FuzzParseStatement(f *testing.F) {
 
 func FuzzParseContent(f *testing.F) {
 	w, _, _ := fuzzWorld(f)
-	types := []Type{TypeInvite, TypeRevoke, TypeKeep, TypeRename, TypeLease}
+	types := []Type{TypeInvite, TypeRevoke, TypeKeep, TypeRename, TypeLease, TypeAllow}
 	for _, st := range w.log {
 		for i := range types {
 			f.Add(uint8(i), st.Body)

@@ -80,6 +80,8 @@ func (t *tally) facts() {
 			t.names[c.Member] = c.Name
 		case *leasing:
 			t.leases[c.Member] = lease{c.addr(), rank}
+		case *allowing:
+			t.allow(c)
 		default:
 			t.state.UpdateNeeded = true
 		}

@@ -63,6 +63,8 @@ type State struct {
 	UpdateNeeded bool              // an admin stated something that this release does not understand
 	NextDue      time.Time         // when something deferred will count; zero: nothing is
 
+	allowances map[identity.PeerID][]Allowance
+
 	members   map[identity.PeerID]int32 // in History
 	inviteIDs map[identity.Hash]int     // in Invites
 	shortIDs  map[ShortID]int

@@ -12,17 +12,17 @@ import (
 // Type says what a statement is about. The list is closed; a statement of another type is kept without effect.
 type Type string
 
-// The types. Those behind TypeLease have no effect in this release.
+// The types. Those behind TypeAllow have no effect in this release.
 const (
 	TypeInvite   Type = "invite"
 	TypeRevoke   Type = "revoke"
 	TypeKeep     Type = "keep"
 	TypeRename   Type = "rename"
 	TypeLease    Type = "lease"
+	TypeAllow    Type = "allow"
 	TypeGrant    Type = "grant"
 	TypeUngrant  Type = "ungrant"
 	TypeAlias    Type = "alias"
-	TypeAllow    Type = "allow"
 	TypePolicy   Type = "policy"
 	TypeSettings Type = "settings"
 	TypeRekey    Type = "rekey"
@@ -41,7 +41,7 @@ type Statement struct {
 	ID     identity.Hash   `cbor:"-"`
 	Signed Signed          `cbor:"-"`
 
-	content any // *InviteTerms, *revocation, *keeping, *renaming, *leasing; nil when not understood
+	content any // *InviteTerms, *revocation, *keeping, *renaming, *leasing, *allowing; nil when not understood
 	pos     int // in Ledger.log, once there
 }
 
@@ -157,6 +157,8 @@ func parseContent(t Type, body []byte) any {
 		content, last = new(renaming), 1
 	case TypeLease:
 		content, last = new(leasing), 1
+	case TypeAllow:
+		content, last = new(allowing), 3
 	default:
 		return nil
 	}

@@ -22,7 +22,7 @@ const (
 	MaxToken     = 1600 // characters
 	MaxHints     = 4
 	maxGrants    = 2
-	maxPass      = 256
+	MaxPass      = 256 // bytes
 	checksumLen  = 4
 )
 
@@ -43,6 +43,9 @@ type Hint struct {
 	Addr string          `cbor:"0,keyasint"` // host:port or a relay's URL
 	Node identity.PeerID `cbor:"1,keyasint"`
 }
+
+// IsRelay reports whether Addr is a relay server's URL.
+func (h Hint) IsRelay() bool { return strings.HasPrefix(h.Addr, "https://") }
 
 type tokenWire struct {
 	Version   uint64             `cbor:"0,keyasint"`
@@ -70,7 +73,7 @@ func (t Token) String() string {
 
 // Check tells whether the token is within its bounds: ErrTooLarge, else nil. A maker drops hints until it is.
 func (t Token) Check() error {
-	if len(t.Hints) > MaxHints || len(t.Grants) > maxGrants || len(t.RelayPass) > maxPass ||
+	if len(t.Hints) > MaxHints || len(t.Grants) > maxGrants || len(t.RelayPass) > MaxPass ||
 		len(t.String()) > MaxToken {
 		return ErrTooLarge
 	}
@@ -145,7 +148,7 @@ func parseTokenPayload(payload []byte) (Token, error) {
 		return Token{}, ErrTokenVersion
 	}
 	t := Token{Network: w.Network, Seed: w.Seed, PSK: w.PSK, Hints: w.Hints, RelayPass: w.RelayPass}
-	if len(t.Hints) > MaxHints || len(w.Grants) > maxGrants || len(t.RelayPass) > maxPass {
+	if len(t.Hints) > MaxHints || len(w.Grants) > maxGrants || len(t.RelayPass) > MaxPass {
 		return Token{}, ErrTokenFormat
 	}
 	var err error

@@ -35,6 +35,10 @@ func TestVectors(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	allow, err := w.Allow(w.founder, seeded(10).ID(), OfferRelay, "https://192.0.2.1:9000#sha256=00ff", true, w.now)
+	if err != nil {
+		t.Fatal(err)
+	}
 	tok := *inv.tok
 	tok.Hints = []Hint{{"192.0.2.1:41820", seeded(1).ID()}}
 	psk, floor := InvitePSK(w.k, w.genesis.ID, Short(inv.id)), FloorPSK(w.k, w.genesis.ID, seeded(10).WG(), seeded(11).WG())
@@ -58,6 +62,7 @@ func TestVectors(t *testing.T) {
 		{"lease", lease.Marshal()},
 		{"keep", revoked[0].Marshal()},
 		{"revoke", revoked[1].Marshal()},
+		{"allow", allow.Marshal()},
 		{"commit", commit[:]},
 		{"known-id", known[:]},
 		{"invite-psk", psk[:]},

@@ -7,10 +7,12 @@ import (
 
 // Source is where a datagram came from, which is also where an answer to it goes.
 type Source struct {
-	Addr    netip.AddrPort // of the other side; zero when it came by a relay
+	Addr    netip.AddrPort // of the other side, or of the member that relays (Via); zero when it came by a relay server
 	Local   netip.Addr     // address it arrived at; invalid where the system does not tell
 	IfIndex int            // link it arrived by; 0 where the system does not tell
-	Relay   Peer           // the member that a relay names as its sender; nil otherwise
+	Socket  uint16         // which of the host's sockets it arrived at; 0: one of the usual ones
+	Via     uint32         // session at the member at Addr that relays; 0: Addr is the other side's own
+	Relay   Peer           // the member that a relay server names as its sender; nil otherwise
 }
 
 // Train is a run of datagrams from one source that arrived as one. Data belongs to whoever gave the train and is only
@@ -39,4 +41,6 @@ type Peer interface {
 	// Authenticated tells that datagrams of the peer came from a source, and that its session's key opened them:
 	// size bytes in all. It is meant to be called once per train.
 	Authenticated(now time.Time, from *Source, size int)
+	// MaxSize is how large a datagram may be for the best path to carry it in one piece, in bytes; 0: not known.
+	MaxSize() int
 }

@@ -29,6 +29,7 @@ import (
 	"github.com/meshnet/meshnet/control/join"
 	"github.com/meshnet/meshnet/control/ledger"
 	"github.com/meshnet/meshnet/identity"
+	"github.com/meshnet/meshnet/internal/datagram"
 	"github.com/meshnet/meshnet/internal/netlab"
 	"github.com/meshnet/meshnet/netmap"
 )
@@ -517,7 +518,7 @@ func intros(t *testing.T, token ledger.Token, count int) []func(*rand.Rand) []by
 			Self: id, Network: token.Network, ID: ledger.Short(token.InviteID()), PSK: token.PSK,
 			Content: join.Content{Admit: admit.Raw, Invite: token.Invite.Marshal()},
 		})
-		if err := asker.Ask(time.Now(), netip.MustParseAddrPort("192.168.7.2:41820")); err != nil {
+		if err := asker.Ask(time.Now(), datagram.Place{Addr: netip.MustParseAddrPort("192.168.7.2:41820")}); err != nil {
 			t.Fatal(err)
 		}
 		sent, _ := asker.Due(time.Now())

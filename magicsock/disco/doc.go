@@ -12,5 +12,7 @@
 // HKDF(X25519(disco keys) ‖ K, "meshnet/disco/v1" ‖ sender ‖ receiver). So outsiders see neither keys nor ids, and
 // the same pair looks different every hour.
 //
+// Signals, which one member tells another by whatever way there is, are sealed alike: signal.go.
+//
 // Codec only: no state, no clock. magicsock leans on it.
 package disco

@@ -2,6 +2,7 @@ package udp
 
 import (
 	"encoding/binary"
+	"errors"
 	"net/netip"
 	"os"
 	"time"
@@ -30,6 +31,7 @@ type sender struct {
 	pkts [][]byte // borrowed: from the caller of Write
 	one  [1][]byte
 	src  Source
+	head [headSize]byte
 	pos  int // packets done
 	err  error
 	full time.Time // when the send buffer was first full; zero before
@@ -77,7 +79,8 @@ func (w *sender) send(to netip.AddrPort, src Source, pkts [][]byte) error {
 	w.nameLen = putAddr(&w.name, to, s.v6, scope)
 	w.pkts, w.src, w.pos, w.err, w.full = pkts, src, 0, nil, time.Time{}
 	w.result = result{withoutSource: !usable(src, s.v6), plain: !s.gso.Load()}
-	err := s.raw.Control(w.control)
+	binary.BigEndian.PutUint64(w.head[:], src.Head)
+	err := w.transmit(src.Fragment)
 	w.pkts = nil
 	switch {
 	case err != nil:
@@ -88,6 +91,22 @@ func (w *sender) send(to netip.AddrPort, src Source, pkts [][]byte) error {
 		return ErrTooLarge
 	}
 	return nil
+}
+
+// transmit runs sendAll, with fragments allowed meanwhile where that is wanted.
+func (w *sender) transmit(fragment bool) error {
+	s := w.socket
+	if !fragment || !s.df.Load() {
+		return s.raw.Control(w.control)
+	}
+	s.fragmenting.Lock()
+	defer s.fragmenting.Unlock()
+	w.plain = true // a segment has to fit the link
+	if err := s.SetDontFragment(false); err != nil {
+		return err
+	}
+	err := s.raw.Control(w.control)
+	return errors.Join(err, s.SetDontFragment(true))
 }
 
 // usable reports whether src says something to a socket of the family.
@@ -198,13 +217,18 @@ func (w *sender) prepare() {
 	if w.socket.v6 {
 		maxBytes = maxTrain6
 	}
+	pieces := 1 // of a datagram
+	if w.src.Head != 0 {
+		maxBytes -= maxSegments * headSize
+		pieces = 2
+	}
 	w.n, w.used = 0, 0
 	for rest := w.pkts[w.pos:]; len(rest) > 0 && w.n < sendMessages; {
 		n := 1
 		if !w.plain {
 			n = run(rest, maxBytes)
 		}
-		if w.used+n > sendPieces {
+		if w.used+n*pieces > sendPieces {
 			return
 		}
 		w.message(rest[:n])
@@ -215,7 +239,7 @@ func (w *sender) prepare() {
 // message appends one message that gathers pkts from where they are.
 func (w *sender) message(pkts [][]byte) {
 	i := w.n
-	iovs := w.iovs[w.used : w.used+gather(w.iovs[w.used:], pkts)]
+	iovs := w.gather(pkts)
 	h := &w.msgs[i].hdr
 	h.Name, h.Namelen = (*byte)(pointer(&w.name)), w.nameLen
 	h.Iov = &iovs[0]
@@ -223,6 +247,9 @@ func (w *sender) message(pkts [][]byte) {
 	segment := 0
 	if len(pkts) > 1 {
 		segment = len(pkts[0])
+		if w.src.Head != 0 {
+			segment += headSize
+		}
 	}
 	h.Control = nil
 	size := w.putControl(&w.ctls[i], segment)
@@ -233,6 +260,21 @@ func (w *sender) message(pkts [][]byte) {
 	w.count[i] = len(pkts)
 	w.n++
 	w.used += len(iovs)
+}
+
+// gather describes where a message's pieces are, from the next free one on.
+func (w *sender) gather(pkts [][]byte) []unix.Iovec {
+	iovs := w.iovs[w.used:]
+	if w.src.Head == 0 {
+		return iovs[:gather(iovs, pkts)]
+	}
+	for i, p := range pkts {
+		iovs[2*i].Base = &w.head[0]
+		iovs[2*i].SetLen(headSize)
+		iovs[2*i+1].Base = unsafe.SliceData(p)
+		iovs[2*i+1].SetLen(len(p))
+	}
+	return iovs[:2*len(pkts)]
 }
 
 // gather describes where pkts are and returns how many pieces of memory that is: what lies one behind the other, as in

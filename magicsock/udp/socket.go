@@ -37,7 +37,15 @@ type Source struct {
 	// Ahead marks what is sent (DSCP AF41, RFC 2597, as WireGuard marks its handshakes), so that a receiver may take it
 	// before what waits. On systems other than Linux it does nothing.
 	Ahead bool
+	// Fragment lets the host and, with IPv4, routers fragment this call's datagrams. It holds up every other such call,
+	// and calls beside it may be sent so too.
+	Fragment bool
+	// Head is put before each datagram, as eight bytes with the most significant first; 0: nothing is.
+	Head uint64
 }
+
+// headSize is the size of a head in bytes.
+const headSize = 8
 
 // aheadTOS is the mark in the IPv4 TOS and the IPv6 traffic class; the two ECN bits are not part of it.
 const (

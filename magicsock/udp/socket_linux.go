@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -24,6 +25,8 @@ type Socket struct {
 	counters
 	reader  *reader
 	senders chan *sender // idle ones; a writer that finds none makes one
+
+	fragmenting sync.Mutex // held while a call has its datagrams fragmented
 }
 
 // idleSenders bounds the memory kept for writers: a sender is about 15 KiB.
@@ -31,6 +34,19 @@ const idleSenders = 8
 
 // Listen opens a socket. The port is shared with nobody, and a udp6 socket takes IPv6 only.
 func Listen(c Config) (*Socket, error) {
+	s, err := open(c)
+	if err != nil {
+		return nil, err
+	}
+	s.equip()
+	return s, nil
+}
+
+// equip makes the memory of a socket that is read in trains.
+func (s *Socket) equip() { s.reader = newReader(s) }
+
+// open opens a socket that has none yet.
+func open(c Config) (*Socket, error) {
 	s := &Socket{v6: c.Network == "udp6", senders: make(chan *sender, idleSenders)}
 	conn, err := bind(c, s.control(c.Mark))
 	if err != nil {
@@ -42,7 +58,6 @@ func Listen(c Config) (*Socket, error) {
 		return nil, fmt.Errorf("listen %s: %w", c.Network, err)
 	}
 	s.conn, s.raw, s.port = conn, raw, localPort(conn)
-	s.reader = newReader(s)
 	return s, nil
 }
 

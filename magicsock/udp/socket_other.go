@@ -3,6 +3,7 @@
 package udp
 
 import (
+	"encoding/binary"
 	"errors"
 	"net"
 	"net/netip"
@@ -28,13 +29,19 @@ type Socket struct {
 	whole []byte // takes a datagram for ReadTrains, from its first call on; owned by the reader
 
 	writing sync.Mutex // a write deadline belongs to one Write at a time
+	framed  []byte     // a head and its datagram; guarded by writing
 }
 
 // controlSpace takes the control messages of one datagram on every system.
 const controlSpace = 128
 
 // Listen opens a socket. The port is shared with nobody, and a udp6 socket takes IPv6 only.
-func Listen(c Config) (*Socket, error) {
+func Listen(c Config) (*Socket, error) { return open(c) }
+
+// equip does nothing: reading makes its memory.
+func (s *Socket) equip() {}
+
+func open(c Config) (*Socket, error) {
 	conn, err := bind(c, nil)
 	if err != nil {
 		return nil, err
@@ -149,8 +156,13 @@ func (s *Socket) Write(to netip.AddrPort, src Source, pkts [][]byte) error {
 	s.writing.Lock()
 	defer s.writing.Unlock()
 	_ = s.conn.SetWriteDeadline(time.Now().Add(maxBlock)) // fails on a closed socket, and so does the write
+	if src.Fragment {
+		_ = s.SetDontFragment(false) // where that cannot be said, nothing forbids fragments
+		defer func() { _ = s.SetDontFragment(true) }()
+	}
 	var refused error
 	for i, p := range pkts {
+		p = s.frame(src.Head, p)
 		_, _, err := s.conn.WriteMsgUDPAddrPort(p, oob, to)
 		if err != nil && oob != nil && !errors.Is(err, os.ErrDeadlineExceeded) && !truncated(err) {
 			s.txNoSource.Add(1)
@@ -172,6 +184,15 @@ func (s *Socket) Write(to netip.AddrPort, src Source, pkts [][]byte) error {
 	return refused
 }
 
+// frame puts the head before a datagram. Called with writing held.
+func (s *Socket) frame(head uint64, pkt []byte) []byte {
+	if head == 0 {
+		return pkt
+	}
+	s.framed = append(binary.BigEndian.AppendUint64(s.framed[:0], head), pkt...)
+	return s.framed
+}
+
 // WriteOne is Write of a single datagram. It needs no slice of them.
 func (s *Socket) WriteOne(to netip.AddrPort, src Source, pkt []byte) error {
 	return s.Write(to, src, [][]byte{pkt})
@@ -179,7 +200,7 @@ func (s *Socket) WriteOne(to netip.AddrPort, src Source, pkt []byte) error {
 
 // source is src as a control message; nil when there is nothing to say or no way to say it.
 func (s *Socket) source(src Source) []byte {
-	if !pktinfoOut || src == (Source{}) || src.Addr.IsValid() && src.Addr.Unmap().Is4() == s.v6 {
+	if !pktinfoOut || !src.Addr.IsValid() && src.IfIndex == 0 || src.Addr.IsValid() && src.Addr.Unmap().Is4() == s.v6 {
 		return nil
 	}
 	var ip net.IP

@@ -88,6 +88,27 @@ func (h header) put(buf []byte) {
 // Super reports whether a read is a superpacket, and not one packet as a program sent it.
 func Super(buf []byte) bool { return len(buf) >= HeaderLen && buf[1] != gsoNone }
 
+// PacketSize is the size in bytes of the longest packet that a read will be split into, or 0 for a superpacket that
+// cannot be.
+func PacketSize(buf []byte) int {
+	pkt := Header(buf)
+	if !Super(buf) {
+		return len(pkt)
+	}
+	h := parseHeader(buf)
+	l4 := int(h.csumStart)
+	if h.flags&flagNeedsCsum == 0 {
+		l4 = ipHeader(pkt)
+	}
+	if h.gsoType == gsoUDPL4 {
+		return min(l4+udpLen+int(h.gsoSize), len(pkt))
+	}
+	if l4+tcpLen > len(pkt) {
+		return 0
+	}
+	return min(l4+int(pkt[l4+12]>>4)*4+int(h.gsoSize), len(pkt))
+}
+
 // Segmentation is what a stack leaves to do in a TCP packet that it gives away.
 type Segmentation struct {
 	IPv6       bool

@@ -240,3 +240,29 @@ func FuzzSplit(f *testing.F) {
 		}
 	})
 }
+
+// TestPacketSize compares with the packets that a Split makes.
+func TestPacketSize(t *testing.T) {
+	for _, s := range []spec{{}, {v6: true}, {udp: true}, {v6: true, udp: true}, {tcpOpts: 12}, {v6: true, tcpOpts: 20}, {ipOpts: 8}} {
+		for _, n := range []int{0, 100, 5000} {
+			s.payload = make([]byte, n)
+			buf := s.super(1000)
+			var split Split
+			if err := split.Start(bytes.Clone(buf)); err != nil {
+				t.Fatal(err)
+			}
+			largest := 0
+			for size := split.Size(); size > 0; size = split.Size() {
+				largest = max(largest, size)
+				split.Fill(make([]byte, size))
+			}
+			if got := PacketSize(buf); got != largest {
+				t.Errorf("%+v: %d, want %d", s, got, largest)
+			}
+		}
+	}
+	cut := spec{payload: make([]byte, 5000)}.super(1000)[:HeaderLen+30]
+	if got := PacketSize(cut); got != 0 {
+		t.Errorf("a cut superpacket has packets of %d bytes", got)
+	}
+}
