@@ -109,7 +109,7 @@ func NewPool(cfg PoolConfig) *Pool {
 	if p.log == nil {
 		p.log = slog.New(slog.DiscardHandler)
 	}
-	p.roster = newRoster(cfg.Homes, rand.Float64)
+	p.roster = newRoster(p.began, cfg.Homes, rand.Float64)
 	return p
 }
 

@@ -14,14 +14,19 @@ const (
 	maxGone   = 8 // servers remembered for a peer
 )
 
+// heardTime is how long a peer is expected where it was heard last, homes or not: it leaves a server that is no home of
+// its after idleTime without datagrams.
+const heardTime = idleTime * 3 / 4
+
 // choiceTime is how long a choice of a server holds: the homes of a peer may change without notice.
 const choiceTime = time.Second
 
 // peer is what is known of one node that datagrams came from or went to.
 type peer struct {
-	heard  atomic.Pointer[server] // that the newest datagram came by
-	choice atomic.Pointer[choice]
-	gone   []absence // guarded by Pool.mu
+	heard   atomic.Pointer[server] // that the newest datagram came by
+	heardAt atomic.Int64           // when, in ns since the pool began
+	choice  atomic.Pointer[choice]
+	gone    []absence // guarded by Pool.mu
 }
 
 // absence is a server that said that a peer is not there.
@@ -76,15 +81,14 @@ func (p *peer) absent(now time.Time, s *server) bool {
 	return false
 }
 
-// pick chooses the server to reach a peer by, whose homes are given: the one it was heard by last; a home of it that is
-// connected; a home of it that can be dialled; a home of our own, where it may be as well. Those that are in doubt, or
-// are dialled without success, come last. A home that no server is known for yet is returned as its URL. Neither: no
+// pick chooses the server to reach a peer by, whose homes are given: the one it was just heard by; a home of it that is
+// connected; a home of it that can be dialled; the one it was heard by before; a home of our own, where it may be as
+// well. Those that are in doubt, or are dialled without success, come last. A home that no server is known for yet is returned as its URL. Neither: no
 // server might reach the peer now.
 func (r *roster) pick(now time.Time, p *peer, homes []URL) (s *server, named URL) {
-	if p != nil {
-		if s := p.heard.Load(); s != nil && isConnected(s) && !p.absent(now, s) {
-			return s, URL{}
-		}
+	heard, just := r.heard(now, p)
+	if just {
+		return heard, URL{}
 	}
 	var last *server // resort
 	for _, u := range homes {
@@ -105,10 +109,24 @@ func (r *roster) pick(now time.Time, p *peer, homes []URL) (s *server, named URL
 			return s, URL{}
 		}
 	}
+	if heard != nil {
+		return heard, URL{}
+	}
 	if s := r.ours(now, p); s != nil && (isConnected(s) || last == nil) {
 		return s, URL{}
 	}
 	return last, URL{}
+}
+
+// heard is the server that a peer was heard by last, if it may still be there, and whether that was just now.
+func (r *roster) heard(now time.Time, p *peer) (s *server, just bool) {
+	if p == nil {
+		return nil, false
+	}
+	if s = p.heard.Load(); s == nil || !isConnected(s) || p.absent(now, s) {
+		return nil, false
+	}
+	return s, now.Sub(r.began)-time.Duration(p.heardAt.Load()) < heardTime
 }
 
 // ours is a server of our own that a peer without a home may be on: one that is connected, then one that can be

@@ -20,6 +20,7 @@ const (
 // roster is all servers of a pool and which of them are homes. It decides and does nothing: plan says what to do.
 // Guarded by Pool.mu.
 type roster struct {
+	began   time.Time
 	most    int // homes
 	servers map[URL]*server
 	own     []*server      // by rank
@@ -49,8 +50,8 @@ func (p *plan) by(t time.Time) {
 	}
 }
 
-func newRoster(homes int, rand func() float64) *roster {
-	return &roster{most: homes, servers: make(map[URL]*server), rand: rand}
+func newRoster(began time.Time, homes int, rand func() float64) *roster {
+	return &roster{began: began, most: homes, servers: make(map[URL]*server), rand: rand}
 }
 
 // setServers replaces the configuration.
@@ -112,7 +113,7 @@ func (r *roster) linkChanged(now time.Time) {
 }
 
 // plan decides what to do now.
-func (r *roster) plan(now time.Time, began time.Time) plan {
+func (r *roster) plan(now time.Time) plan {
 	var p plan
 	r.keepHomes(now, &p)
 	for _, s := range r.sorted() {
@@ -122,7 +123,7 @@ func (r *roster) plan(now time.Time, began time.Time) plan {
 		case dialling:
 			r.planDialling(now, s, &p)
 		case connected:
-			r.planConnected(now, began, s, &p)
+			r.planConnected(now, s, &p)
 		}
 	}
 	return p
@@ -165,17 +166,17 @@ func (r *roster) planDialling(now time.Time, s *server, p *plan) {
 	}
 }
 
-func (r *roster) planConnected(now, began time.Time, s *server, p *plan) {
+func (r *roster) planConnected(now time.Time, s *server, p *plan) {
 	if s.rtt == 0 && now.Sub(s.since) < idleTime/6 {
 		p.by(now.Add(measured))
 	}
-	if now.Sub(began.Add(time.Duration(s.sent.Load()))) < busyFor || s.doubt {
+	if now.Sub(r.began.Add(time.Duration(s.sent.Load()))) < busyFor || s.doubt {
 		p.by(now.Add(watchful))
 	}
 	if r.isHome(s) || r.onTrial(s) {
 		return
 	}
-	last := began.Add(time.Duration(s.used.Load()))
+	last := r.began.Add(time.Duration(s.used.Load()))
 	if s.since.After(last) {
 		last = s.since
 	}

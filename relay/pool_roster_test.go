@@ -26,7 +26,7 @@ type scene struct {
 func newScene(t *testing.T, homes int, servers string) *scene {
 	began := time.Unix(1_000_000, 0)
 	s := &scene{
-		roster: newRoster(homes, func() float64 { return 0.5 }), t: t, began: began, now: began,
+		roster: newRoster(began, homes, func() float64 { return 0.5 }), t: t, began: began, now: began,
 		net: make(map[string]time.Duration),
 	}
 	s.configure(servers)
@@ -76,7 +76,7 @@ func (s *scene) once() time.Time {
 				srv.observe(s.now, s.began, s.now, s.net[nameOf(srv)])
 			}
 		}
-		p := s.plan(s.now, s.began)
+		p := s.plan(s.now)
 		for _, srv := range p.dial {
 			s.dials = append(s.dials, nameOf(srv))
 			if s.net[nameOf(srv)] > 0 {
@@ -153,7 +153,7 @@ func TestHomesAreTheNearest(t *testing.T) {
 // The first choice does not wait for servers that hang.
 func TestHomesSettle(t *testing.T) {
 	s := newScene(t, 1, "hangs near")
-	plan := s.plan(s.now, s.began)
+	plan := s.plan(s.now)
 	if len(plan.dial) != 2 {
 		t.Fatalf("%d are dialled", len(plan.dial))
 	}
@@ -219,22 +219,28 @@ func TestHomesAreSteady(t *testing.T) {
 	}
 }
 
-// A better one that is not good for long is not taken.
+// A better one that is not good for long is not taken, and not tried again soon.
 func TestTrialFails(t *testing.T) {
-	s := newScene(t, 1, "old")
-	s.net["old"] = 100 * ms
-	s.run(time.Minute)
-	s.configure("old new")
-	s.net["new"] = 10 * ms
-	s.run(500 * ms)
-	if s.trial == nil {
-		t.Fatal("no trial")
-	}
-	s.net["new"] = 99 * ms
-	s.net["old"] = 98 * ms // as of the pings of the trial
-	s.server("new").rtt, s.server("old").rtt = 0, 0
-	s.run(time.Minute)
+	s := newScene(t, 1, "old new")
+	s.net = map[string]time.Duration{"old": 50 * ms, "new": 90 * ms}
+	s.run(2 * time.Second)
 	s.want("old")
+	trials := 0
+	for range 10 * 60 {
+		began := s.trial == nil
+		s.server("new").used.Store(int64(s.now.Sub(s.began))) // somebody keeps it connected
+		if s.trial == nil {
+			s.server("new").rtt = 10 * ms // as if it was so lately
+		}
+		s.run(time.Second)
+		if began && s.trial != nil {
+			trials++
+		}
+	}
+	s.want("old")
+	if trials < 2 || trials > 3 {
+		t.Errorf("%d trials in 10 minutes", trials)
+	}
 }
 
 func TestLostHome(t *testing.T) {
@@ -471,12 +477,15 @@ func TestPick(t *testing.T) {
 		slow  string // dialled for long
 		homes string // ours
 		heard string
+		long  bool // ago
 		gone  string
 		his   string // homes of the peer
 		want  string // +name: a URL that no server is known for
 	}{
 		{name: "nothing yet", want: "a"},
 		{name: "heard", up: "a b c", homes: "a", heard: "c", his: "b", want: "c"},
+		{name: "heard long ago", up: "a b c", homes: "a", heard: "c", long: true, his: "b", want: "b"},
+		{name: "heard long ago, his home is down", up: "a c", homes: "a", heard: "c", long: true, wait: "b", his: "b", want: "c"},
 		{name: "heard, and lost since", up: "a b", homes: "a", heard: "c", his: "b", want: "b"},
 		{name: "heard, and gone since", up: "a b c", homes: "a", heard: "c", gone: "c", his: "c b", want: "b"},
 		{name: "heard, in doubt", up: "a b c", doubt: "c", homes: "a", heard: "c", his: "b", want: "b"},
@@ -522,6 +531,9 @@ func TestPick(t *testing.T) {
 			p := new(peer)
 			if tt.heard != "" {
 				p.heard.Store(s.server(tt.heard))
+				if p.heardAt.Store(int64(now.Sub(s.began) - heardTime + 1)); tt.long {
+					p.heardAt.Store(int64(now.Sub(s.began) - heardTime))
+				}
 			}
 			for _, srv := range in(tt.gone) {
 				p.wasGone(now, srv)

@@ -58,7 +58,7 @@ func (p *Pool) step(now time.Time, dial func(*server)) time.Time {
 	p.mu.Lock()
 	var pings []*Client
 	turned := p.observe(now, &pings)
-	plan := p.roster.plan(now, p.began)
+	plan := p.roster.plan(now)
 	for _, s := range plan.ping {
 		if client := s.client.Load(); client != nil {
 			pings = append(pings, client)
@@ -171,12 +171,15 @@ func (l *link) connect(ctx context.Context) (*Client, error) {
 // deliver notes by which server the senders were heard, and hands on.
 func (l *link) deliver(batch []datagram.Relayed, done func()) {
 	p := l.pool
-	l.server.used.Store(int64(time.Since(p.began)))
+	now := int64(time.Since(p.began))
+	l.server.used.Store(now)
 	for i := range batch {
 		if i > 0 && batch[i].From == batch[i-1].From {
 			continue
 		}
-		if peer := p.peer(batch[i].From); peer.heard.Load() != l.server {
+		peer := p.peer(batch[i].From)
+		peer.heardAt.Store(now)
+		if peer.heard.Load() != l.server {
 			p.heard(peer, l.server)
 		}
 	}

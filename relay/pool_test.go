@@ -68,7 +68,7 @@ func TestPoolDialsThePeersHome(t *testing.T) {
 			t.Fatal(err)
 		}
 		b.knows(a, "one")
-		time.Sleep(100 * ms) // b is told that a is gone
+		time.Sleep(10 * time.Second) // b is told that a is gone, and may try there again
 		if err := b.say(a, "by its home"); err != nil {
 			t.Fatal(err)
 		}
@@ -259,12 +259,29 @@ func TestPoolPass(t *testing.T) {
 	})
 }
 
+// What waits for a server that fails goes by another.
+func TestPoolFails(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		w.start("two", 20*ms, relayserver.Config{})
+		a, b := w.node(""), w.node("two")
+		a.knows(b, "one two")
+		time.Sleep(5 * time.Second)
+		a.say(b, "a first datagram")
+		time.Sleep(100 * ms)
+		if got := b.heard(); got != "a first datagram" {
+			t.Errorf("heard %q", got)
+		}
+	})
+}
+
 // What waits for a server that hangs goes by another.
 func TestPoolHangs(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		w.start("one", 10*ms, relayserver.Config{}).hangs = true
 		w.start("two", 20*ms, relayserver.Config{})
-		a, b := w.node("two"), w.node("two")
+		w.start("three", 20*ms, relayserver.Config{})
+		a, b := w.node("three"), w.node("two")
+		time.Sleep(5 * time.Second)
 		a.knows(b, "one two")
 		a.say(b, "not yet connected")
 		time.Sleep(slow + 500*ms)
