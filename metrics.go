@@ -42,6 +42,7 @@ func (n *Node) Metrics() []prom.Family {
 	families = append(families, n.memberRelayMetrics()...)
 	if r := n.relay.Load(); r != nil {
 		families = append(families, prom.Gather(r.server.Counters(), prom.RelayServer)...)
+		families = append(families, prom.Gather(r.front.Counters(), prom.RelayFront)...)
 	}
 	return append(families, n.peerMetrics()...)
 }

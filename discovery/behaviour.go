@@ -98,7 +98,7 @@ func (b *Behaviour) Next() time.Time {
 
 // follow asks what the answers so far allow to ask.
 func (b *Behaviour) follow(now time.Time) {
-	if b.under == nil || !b.testable(b.under) {
+	if b.under == nil || !b.twoAddresses(b.under) {
 		b.choose(now)
 	}
 	if b.base == nil || !b.base.answered() || b.base.reply.code != 0 {
@@ -112,17 +112,20 @@ func (b *Behaviour) follow(now time.Time) {
 	}
 }
 
-// choose picks the server under test: the first that knows RFC 5780, or, for the second socket's mapping alone, the
-// first that answers.
+// choose picks the server under test: the first that knows RFC 5780, unless soon after it one answers that has a second
+// address for it and not just a second port; or, for the second socket's mapping alone, the first that answers.
 func (b *Behaviour) choose(now time.Time) {
-	for _, s := range b.servers {
-		if !s.answered() || !b.testable(s) {
-			continue
+	soon := now.Before(b.started.Add(fallbackAfter)) // there is time for all tests anew
+	for _, two := range []bool{true, false} {
+		for _, s := range b.servers {
+			if !s.answered() || !b.testable(s) || two && !b.twoAddresses(s) {
+				continue
+			}
+			if b.under == nil || two && soon || !b.testable(b.under) {
+				b.test(now, s)
+			}
+			return
 		}
-		b.under = s
-		b.testMapping(now)
-		b.askBase(now)
-		return
 	}
 	allOver := true
 	for _, s := range b.servers {
@@ -162,6 +165,18 @@ func (b *Behaviour) testable(s *ask) bool {
 	own, other := s.to.Addr(), s.reply.other.Addr()
 	return other.IsValid() && own.Is4() == other.Is4() && own.Is4() == b.prefers4() && scopeOf(own) == scopeOf(other) &&
 		s.reply.other.Port() != s.to.Port()
+}
+
+// twoAddresses reports whether a server answers from another address, if asked to, and not just from another port.
+func (b *Behaviour) twoAddresses(s *ask) bool {
+	return b.testable(s) && s.reply.other.Addr() != s.to.Addr()
+}
+
+// test begins the tests with a server. What one before told of the filtering does not count any more.
+func (b *Behaviour) test(now time.Time, s *ask) {
+	b.under, b.fromIP, b.fromPrt = s, nil, nil
+	b.testMapping(now)
+	b.askBase(now)
 }
 
 // testMapping asks the server under test at its other addresses, by the main socket.

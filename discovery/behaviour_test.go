@@ -136,6 +136,22 @@ func TestPoorServers(t *testing.T) {
 	}
 }
 
+// A server with two addresses tells all it can, also when one with two ports answered before it.
+func TestBetterServerAnswersLater(t *testing.T) {
+	for _, slow := range []time.Duration{latency / 2, 5 * latency, fallbackAfter - 3*latency} {
+		for _, m := range mappings {
+			for _, f := range filterings {
+				better := twoAddrs()
+				better.slow = slow
+				w := &natWorld{mapping: m, filtering: f, servers: []*stunServer{twoPorts(), better, plain(0)}}
+				if r := w.run(t, true); r.Mapping != m || r.Filtering != f || r.Took > roundLimit {
+					t.Errorf("%v later: %s/%s: got %q/%q in %v", slow, m, f, r.Mapping, r.Filtering, r.Took)
+				}
+			}
+		}
+	}
+}
+
 // A server that offers another address but answers from its first one says nothing about filtering.
 func TestIgnoredChangeRequest(t *testing.T) {
 	s := twoAddrs()

@@ -47,6 +47,7 @@ type stunServer struct {
 	plain       bool // does not look at CHANGE-REQUEST
 	tells       netip.AddrPort
 	code        stun.ErrorCode
+	slow        time.Duration // how much later than others it answers
 }
 
 const latency = 20 * time.Millisecond
@@ -141,7 +142,7 @@ func (w *natWorld) serve(now time.Time, f flying) {
 		if s.code != 0 {
 			answer = reply(m.TransactionID, stun.BindingError, s.code)
 		}
-		w.inbound(now.Add(latency), from, f.from, answer)
+		w.inbound(now.Add(latency+s.slow), from, f.from, answer)
 		return
 	}
 }

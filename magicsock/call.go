@@ -2,6 +2,7 @@ package magicsock
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/meshnet/meshnet/internal/bucket"
@@ -49,13 +50,16 @@ func (c *core) setEndpoints(now time.Time, addrs []netip.AddrPort, nat netmap.NA
 	next := make([]netip.AddrPort, 0, min(len(addrs), disco.MaxEndpoints))
 	for _, addr := range addrs {
 		ip := addr.Addr().Unmap().WithZone("")
-		if len(next) < disco.MaxEndpoints && ip.IsValid() && !ip.IsUnspecified() && !ip.IsLoopback() && addr.Port() != 0 {
-			next = append(next, netip.AddrPortFrom(ip, addr.Port()))
+		plain := netip.AddrPortFrom(ip, addr.Port())
+		switch {
+		case !ip.IsValid() || ip.IsUnspecified() || ip.IsLoopback() || addr.Port() == 0:
+		case len(next) < disco.MaxEndpoints && !slices.Contains(next, plain):
+			next = append(next, plain)
 		}
 	}
 	news := false
 	for _, addr := range next {
-		news = news || !contains(c.endpoints, addr)
+		news = news || !slices.Contains(c.endpoints, addr)
 	}
 	c.endpoints, c.nat = next, nat
 	if !news {
@@ -67,15 +71,6 @@ func (c *core) setEndpoints(now time.Time, addrs []netip.AddrPort, nat netmap.NA
 			c.schedule(now, p)
 		}
 	}
-}
-
-func contains(all []netip.AddrPort, addr netip.AddrPort) bool {
-	for _, a := range all {
-		if a == addr {
-			return true
-		}
-	}
-	return false
 }
 
 // call tells the peer where we are, so that it pings there.

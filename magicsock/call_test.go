@@ -193,11 +193,39 @@ func TestCallsAreNoWeapon(t *testing.T) {
 	}
 }
 
+// TestOwnEndpointsAreTellable has calls name only what another host can use, once each.
+func TestOwnEndpointsAreTellable(t *testing.T) {
+	b := newBench(t, true)
+	var all []netip.AddrPort
+	for _, s := range []string{
+		"192.0.2.9:1", "127.0.0.1:1", "[::1]:1", "[::]:1", "0.0.0.0:1", "192.0.2.9:0", "[fe80::1%eth0]:1", "[fe80::1%eth1]:1",
+		"[::ffff:192.0.2.9]:1", "[2001:db8::9]:1",
+	} {
+		all = append(all, netip.MustParseAddrPort(s))
+	}
+	for i := range 100 {
+		all = append(all, netip.AddrPortFrom(netip.AddrFrom4([4]byte{198, 51, 100, byte(i)}), 7))
+	}
+	b.core.setEndpoints(b.now, all, netmap.NATEasy)
+	got := b.core.endpoints
+	want := []netip.AddrPort{all[0], netip.MustParseAddrPort("[fe80::1]:1"), all[9]}
+	if len(got) != disco.MaxEndpoints || !slices.Equal(got[:3], want) {
+		t.Fatalf("%d endpoints, %v", len(got), got[:3])
+	}
+	b.core.contact(b.now, b.p.id) // whose seal panics for others
+	if b.core.count.callsSent.Load() != 1 {
+		t.Error("no call")
+	}
+}
+
 // TestSimCallsEnd counts the calls between two that cannot reach each other directly: they do not answer each other
 // without end, and become rare.
 func TestSimCallsEnd(t *testing.T) {
 	m := newMatrix(simSeed, sim.Symmetric, sim.Symmetric)
-	m.talk(m.w.Now().Add(time.Hour))
+	every(m.w, 250*time.Millisecond, m.w.Now().Add(time.Hour), func() {
+		m.a.sendData(m.b)
+		m.b.sendData(m.a)
+	})
 	m.w.RunFor(10 * time.Second)
 	first := m.a.core.count.callsSent.Load() + m.b.core.count.callsSent.Load()
 	m.w.RunFor(30 * time.Minute)
@@ -257,6 +285,18 @@ func TestOutcomesAreCounted(t *testing.T) {
 			b.core.contact(b.now, b.p.id)
 			b.pass(10 * time.Second)
 		}, map[string]uint64{"dial_attempts": 1, "dial_failures": 1}},
+		"gone while packets go there": {false, func(b *bench) {
+			b.up(addrA)
+			for range 10 {
+				b.sendOn()
+			}
+			b.core.contact(b.now, b.p.id)
+			b.sendOn()
+			b.core.contact(b.now, b.p.id) // a handshake is tried again
+			for range 20 {
+				b.sendOn()
+			}
+		}, map[string]uint64{"dial_attempts": 2, "dial_direct": 1, "dial_failures": 1}},
 		"by relay, and punched": {true, func(b *bench) {
 			b.core.contact(b.now, b.p.id)
 			b.pong(netip.AddrPort{}, 40*time.Millisecond)

@@ -271,3 +271,44 @@ func TestSimWarm(t *testing.T) {
 		}
 	}
 }
+
+// TestSimHomeBeforeItsMember names a home that is no member yet: it is looked for once it is one, and again after its
+// path broke, without anything being sent to it.
+func TestSimHomeBeforeItsMember(t *testing.T) {
+	w, net, a, b := pair(t, sim.Link{Delay: 10 * time.Millisecond})
+	a.core.setHomes(a.now(), []identity.PeerID{b.id.ID()})
+	a.act()
+	b.know(a.peer())
+	a.know(b.peer(b.addr))
+	answers := func() bool { return a.core.peers[b.id.ID()].healthy(a.now()) && a.route(b) != nil }
+	if !w.RunUntil(answers, 5*time.Second) {
+		t.Fatal("no path to a home")
+	}
+	net.SetDown(b.host, true)
+	w.RunFor(30 * time.Minute)
+	if answers() {
+		t.Fatal("nobody noticed that the home is gone")
+	}
+	sent := net.Counters().Sent
+	w.RunFor(30 * time.Minute)
+	if n := net.Counters().Sent - sent; n > 150 {
+		t.Errorf("%d packets to a home that is gone, in half an hour", n)
+	}
+	net.SetDown(b.host, false)
+	if !w.RunUntil(answers, 2*time.Minute) {
+		t.Fatal("the home is not found again")
+	}
+	before := net.Counters().Sent
+	w.RunFor(time.Hour)
+	if n := net.Counters().Sent - before; n < 2*144 || n > 2*180 {
+		t.Errorf("%d packets to keep a path open for an hour", n)
+	}
+	a.core.setHomes(a.now(), nil)
+	a.act()
+	w.RunFor(time.Minute)
+	before = net.Counters().Sent
+	w.RunFor(time.Hour)
+	if n := net.Counters().Sent - before; n != 0 {
+		t.Errorf("%d packets to what was a home", n)
+	}
+}

@@ -154,7 +154,7 @@ func (c *core) checkTrust(now time.Time, p *peer) {
 // doubtPath has data go by the fallback as well, until something vouches for the best path or it is left.
 func (c *core) doubtPath(now time.Time, p *peer) {
 	p.doubt = now
-	p.best.sizing = sizing{size: p.best.pass()}
+	p.best.sizing = sizing{size: p.best.most()}
 	p.publish(p.fallback())
 	c.probe(now, p, p.best)
 	c.probeAll(now, p)

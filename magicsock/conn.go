@@ -178,10 +178,17 @@ func (c *Conn) deliver() {
 func (c *Conn) Close() { c.close() }
 
 func (c *Conn) close() {
+	if c.shut() {
+		c.dropRelayed()
+	}
+}
+
+// shut closes the sockets, and reports whether it was it that did.
+func (c *Conn) shut() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
-		return
+		return false
 	}
 	c.closed = true
 	for i := range c.sockets {
@@ -191,6 +198,7 @@ func (c *Conn) close() {
 	}
 	close(c.swapped)
 	close(c.ended)
+	return true
 }
 
 // maxEvents bounds the events that wait for Run. Above it new ones are dropped; all of them come again.

@@ -23,7 +23,8 @@ import (
 const (
 	// clockSlack is how far a ping's time may be from what its sender's clock should say.
 	clockSlack = 2 * time.Minute
-	// askAfter is how long nothing vouched for a path until a ping from there is answered with one of our own.
+	// askAfter is how long nothing vouched for a path until a ping from there is answered with one of our own,
+	// while the peer is used.
 	askAfter = 10 * time.Second
 )
 
@@ -36,7 +37,8 @@ func (c *core) contact(now time.Time, id identity.PeerID) {
 
 // want looks for a member.
 func (c *core) want(now time.Time, p *peer) {
-	if !p.wanted(now) && p.dial.IsZero() && !p.inUse(now) {
+	lost := p.best == nil || !p.best.confirmed() // as of one that packets still go to
+	if p.dial.IsZero() && (lost || !p.wanted(now) && !p.inUse(now)) {
 		p.dial = now
 		c.count.dialAttempts.Add(1)
 	}
@@ -58,10 +60,15 @@ func (c *core) probeAll(now time.Time, p *peer) {
 func (c *core) probe(now time.Time, p *peer, path *path) {
 	switch {
 	case now.Sub(path.lastPing) < probeEvery:
+		if path.next.IsZero() {
+			path.next = path.lastPing.Add(probeEvery)
+		}
 	case path.confirmed():
 		c.ping(now, p, path)
 	case now.Before(path.next):
-	case c.mayProbe(now, p, path):
+	case !c.mayProbe(now, p, path):
+		path.next = now.Add(probeEvery)
+	default:
 		c.ping(now, p, path)
 	}
 }
@@ -216,7 +223,7 @@ func (c *core) worthAsking(now time.Time, p *peer, path *path, m *disco.Message)
 	if path == p.best {
 		c.syncTrust(p)
 	}
-	return !fresh || !path.confirmed() || now.Sub(path.heard) > askAfter || wish
+	return !fresh || !path.confirmed() || p.active(now) && now.Sub(path.heard) > askAfter || wish
 }
 
 // minAsk is the least time between two pings that pings provoke on a path that answers.
@@ -291,8 +298,8 @@ func (c *core) verify(now time.Time, p *peer) {
 	}
 	c.syncTrust(p)
 	size := int(p.handle.largest.Swap(0))
-	if pass := p.best.pass(); pass > 0 {
-		size = min(size, pass)
+	if most := p.best.most(); most > 0 {
+		size = min(size, most)
 	}
 	switch b := p.best; {
 	case !p.known || !p.doubt.IsZero():

@@ -92,7 +92,6 @@ func (c *core) newPeer(now time.Time, id identity.PeerID, wg identity.WGKey) *pe
 		pings: make(map[disco.TxID]sentPing),
 	}
 	c.peers[id], c.byWG[wg] = p, p
-	p.home = c.homes[id]
 	c.checkRelay(now, p)
 	return p
 }
@@ -223,6 +222,9 @@ func (c *core) setSkew(skew time.Duration) {
 
 // addProvisional makes a peer that is joining, or that lets us join, reachable at one place.
 func (c *core) addProvisional(now time.Time, id identity.PeerID, wg identity.WGKey, by way) {
+	if by.relay && c.relay == nil {
+		return
+	}
 	p := c.peer(now, id)
 	if p != nil && p.handle.wg != wg {
 		if p.known {
@@ -247,7 +249,7 @@ func (c *core) addProvisional(now time.Time, id identity.PeerID, wg identity.WGK
 // found takes what an Intro or Welcome told of a member.
 func (c *core) found(now time.Time, id identity.PeerID, by way, ahead time.Duration) {
 	p := c.peer(now, id)
-	if p == nil || !p.known || !by.relay && len(c.usable(by.addr)) == 0 {
+	if p == nil || !p.known || by.relay && c.relay == nil || !by.relay && len(c.usable(by.addr)) == 0 {
 		return
 	}
 	c.setHours(p, ahead)
@@ -274,7 +276,7 @@ func (c *core) linkChanged(now time.Time) {
 		}
 		for _, path := range p.paths {
 			path.anew()
-			path.local, path.sizing = udp.Source{}, sizing{size: path.pass()}
+			path.local, path.sizing, path.moved = udp.Source{}, sizing{size: path.most()}, true
 		}
 		p.republish()
 		p.handle.trusted.Store(0)

@@ -42,7 +42,7 @@ func dayHours() time.Duration {
 		return time.Duration(h * float64(time.Hour))
 	}
 	if raceEnabled {
-		return 5 * time.Minute
+		return 2 * time.Minute
 	}
 	return 30 * time.Minute
 }
@@ -71,6 +71,7 @@ func newDay(t *testing.T, seed uint64) *day {
 	}
 	d.relay.join(d.nodes...)
 	for i, n := range d.nodes {
+		n.deaf = true
 		n.taken = func(from *simNode, _, _ uint64) { d.last[[2]int{d.index(from), i}] = d.w.Now() }
 		n.stun.ask(n, servers)
 	}

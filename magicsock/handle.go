@@ -19,7 +19,8 @@ type route struct {
 // leg is one of the ways of a route. Immutable.
 type leg struct {
 	line
-	pass  int // larger datagrams are fragmented; 0: none are
+	whole int // larger datagrams are fragmented; 0: none are
+	most  int // larger ones do not pass in one piece; 0: nothing is known against any
 	meter *meter
 }
 
@@ -51,7 +52,7 @@ func newHandle(now time.Time, c *Conn, id identity.PeerID, wg identity.WGKey) *h
 // MaxSize is how long a datagram may be for the route to carry it in one piece, in bytes; 0: nothing is known against any.
 func (h *handle) MaxSize() int {
 	if r := h.route.Load(); r != nil {
-		return r.first.pass
+		return r.first.most
 	}
 	return 0
 }

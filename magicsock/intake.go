@@ -84,7 +84,7 @@ func (in *intake) receiveUDP(ctx context.Context, family int) {
 		in.carry(now, s, trains[:n])
 		dull := len(in.out) == 0 && in.lane.empty()
 		in.bulk(now)
-		if pause := in.lull.after(now, dull, n < len(trains)); pause > 0 {
+		if pause := in.lull.after(now, n, dull, n < len(trains)); pause > 0 {
 			time.Sleep(pause)
 		}
 	}

@@ -3,13 +3,14 @@ package magicsock
 import "time"
 
 const (
-	// lullReads is after how many reads is decided anew.
-	lullReads = 64
-	// lullWithin is how soon these have to come for a pause to save something.
+	// lullReads is after how many reads is decided anew, and lullWithin how soon these have to come for pauses to save
+	// something.
+	lullReads  = 64
 	lullWithin = lullReads * time.Millisecond
-	// lullPause lets some forty packets gather of a flood of 20 000 a second. It is what the first genuine packet may
-	// wait beside a flood, and far below what the socket's buffer holds.
-	lullPause = 2 * time.Millisecond
+	// lullGather packets are let gather in the socket, which has room for more, but for no longer than lullMost: the
+	// first genuine packet beside a flood may wait for so long.
+	lullGather = 64
+	lullMost   = 4 * time.Millisecond
 )
 
 // lull has a leg look seldom, and then for many packets at once, while it is flooded with what is nothing for the data
@@ -17,27 +18,36 @@ const (
 //
 //	off ── 64 reads within 64 ms, 7 of 8 dull ─▶ on ── 64 reads took longer, or were not so dull ─▶ off
 type lull struct {
-	on          bool
-	reads, dull int
-	begun       time.Time
+	pause                time.Duration // 0: off
+	reads, dull, packets int           // since begun
+	begun                time.Time
 }
 
-// after takes a read: dull when nothing of it went to the data path, drained when it left nothing behind. It returns how
-// long to wait with the next one.
-func (l *lull) after(now time.Time, dull, drained bool) time.Duration {
+// after takes a read of some packets: dull when nothing of it went to the data path, drained when it left nothing behind.
+// It returns how long to wait with the next one.
+func (l *lull) after(now time.Time, packets int, dull, drained bool) time.Duration {
 	if l.reads == 0 {
 		l.begun = now
 	}
 	l.reads++
+	l.packets += packets
 	if dull {
 		l.dull++
 	}
 	if l.reads == lullReads {
-		l.on = now.Sub(l.begun) < lullWithin && l.dull >= lullReads*7/8
-		l.reads, l.dull = 0, 0
+		l.decide(now.Sub(l.begun))
+		l.reads, l.dull, l.packets = 0, 0, 0
 	}
-	if !l.on || !drained {
+	if !drained {
 		return 0
 	}
-	return lullPause
+	return l.pause
+}
+
+// decide sets the pause after lullReads reads that took a while.
+func (l *lull) decide(took time.Duration) {
+	l.pause = 0
+	if took < lullWithin && l.dull >= lullReads*7/8 {
+		l.pause = min(lullMost, took*lullGather/time.Duration(l.packets))
+	}
 }

@@ -105,6 +105,7 @@ func (c *core) setMap(now time.Time, m *netmap.Map) {
 			c.update(now, p, n, newKeys)
 		}
 	}
+	c.meetHomes(now)
 }
 
 // update takes over what the map says of a peer.

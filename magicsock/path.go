@@ -34,6 +34,7 @@ type path struct {
 	local udp.Source      // where the last pong arrived: packets leave from there
 
 	rtt      time.Duration // smoothed; 0 until the first pong
+	moved    bool          // our links changed since the last pong: rtt is that of another way
 	lastPong time.Time     // zero: nobody ever confirmed it
 	heard    time.Time     // last pong or authenticated packet; of the best path behind by what syncTrust brings
 	dead     bool          // stopped answering since
@@ -94,8 +95,8 @@ func (p *path) initiated(now time.Time) {
 
 // ponged notes that a pong to our own ping came back after rtt.
 func (p *path) ponged(now time.Time, rtt time.Duration, local udp.Source) {
-	if p.rtt == 0 {
-		p.rtt = rtt
+	if p.rtt == 0 || p.moved {
+		p.rtt, p.moved = rtt, false
 	} else {
 		p.rtt += (rtt - p.rtt) / 8
 	}

@@ -164,7 +164,9 @@ func (c *core) dropPath(now time.Time, p *peer, gone *path, reason string) {
 	c.schedule(now, p)
 }
 
-func legOf(p *path) leg { return leg{line: line{p.way, p.local}, pass: p.pass(), meter: p.meter} }
+func legOf(p *path) leg {
+	return leg{line: line{p.way, p.local}, whole: p.whole(), most: p.most(), meter: p.meter}
+}
 
 // republish is publish for as much doubt as there is.
 func (p *peer) republish() {

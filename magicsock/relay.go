@@ -50,6 +50,11 @@ func (c *Conn) DeliverRelayed(batch []datagram.Relayed, done func()) {
 		c.core.count.relayFull.Add(uint64(len(batch)))
 		b.end()
 	}
+	select {
+	case <-c.ended: // meanwhile: nobody else looks any more
+		c.dropRelayed()
+	default:
+	}
 }
 
 // RelayChanged tells that the relay leg reaches others than before: a server, or a peer's home, came or went.

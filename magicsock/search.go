@@ -69,7 +69,7 @@ func (c *core) round(now time.Time, p *peer) {
 	c.prune(now, p)
 	switch {
 	case p.settled():
-		if p.best.rtt > goodEnough {
+		if p.best.rtt > goodEnough && p.inUse(now) {
 			c.probeAll(now, p)
 		}
 		c.proveAgain(now, p, p.best)
@@ -128,16 +128,26 @@ func (c *core) setHomes(now time.Time, ids []identity.PeerID) {
 	homes := make(map[identity.PeerID]bool, len(ids))
 	for _, id := range ids {
 		homes[id] = true
-		if p := c.peer(now, id); p != nil && p.known && !p.home {
-			p.home, p.usedAt = true, now
-			p.searchAnew(now)
-		}
 	}
 	c.homes = homes
 	for id, p := range c.peers {
 		if p.home && !homes[id] {
 			p.home = false
+			c.schedule(now, p)
 		}
+	}
+	c.meetHomes(now)
+}
+
+// meetHomes begins to look for the homes that are members.
+func (c *core) meetHomes(now time.Time) {
+	for id := range c.homes {
+		p := c.peer(now, id)
+		if p == nil || !p.known || p.home {
+			continue
+		}
+		p.home, p.usedAt = true, now
+		p.searchAnew(now)
 		c.schedule(now, p)
 	}
 }

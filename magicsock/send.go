@@ -171,7 +171,7 @@ func (h *handle) sendLeg(now time.Time, l *leg, pkts [][]byte, size, largest int
 		return
 	}
 	to := l.line
-	to.local.Ahead, to.local.Fragment = ahead, l.pass > 0 && largest > l.pass
+	to.local.Ahead, to.local.Fragment = ahead, l.whole > 0 && largest > l.whole
 	switch err := h.conn.write(to, pkts); {
 	case err == nil:
 	case errors.Is(err, udp.ErrTooLarge):

@@ -34,7 +34,8 @@ type simNode struct {
 	sent    uint64                            // data
 	taken   func(from *simNode, n, by uint64) // is told of each data packet: its number and the rank of its way
 	asleep  bool
-	mtu     int // larger datagrams of this host are refused; 0: none
+	deaf    bool // keeps no events
+	mtu     int  // larger datagrams of this host are refused; 0: none
 }
 
 func newSimNode(w *sim.World, seed byte, host *sim.Host, addr string) *simNode {
@@ -84,7 +85,9 @@ func (n *simNode) act() {
 			n.transmit(s.peer, s.way, s.pkt)
 		}
 	}
-	n.events = append(n.events, events...)
+	if !n.deaf {
+		n.events = append(n.events, events...)
+	}
 	n.follow(n.core.takeOrders())
 	if n.timer != nil {
 		n.timer.Stop()
@@ -161,7 +164,7 @@ func (n *simNode) sendSized(to *simNode, size int) {
 
 // transmitLeg sends by a leg, in fragments where those are allowed: a link that is too small for the whole takes them.
 func (n *simNode) transmitLeg(to *handle, l *leg, pkt []byte) {
-	if l.pass > 0 && len(pkt) > l.pass {
+	if l.whole > 0 && len(pkt) > l.whole {
 		pkt = pkt[:simData]
 	}
 	n.transmit(to, l.way, pkt)

@@ -17,9 +17,9 @@ const (
 	// wireGuardOverhead is what a WireGuard data message adds to its packet (whitepaper §5.4.6).
 	wireGuardOverhead = 32
 	// sizeTries full-size pings go unanswered before a path that answers small ones is small.
-	sizeTries = 3
+	sizeTries = 4
 	// sizeAgain is how long after that the full size is tried again while the peer is used.
-	sizeAgain = 5 * time.Minute
+	sizeAgain = 2 * time.Minute
 )
 
 // ladder are the sizes that a small path is asked for, in bytes of a datagram: what fits links of 1420, 1400, 1360, 1280
@@ -47,12 +47,21 @@ type sizing struct {
 // carries reports whether data of the full size passes.
 func (p *path) carries() bool { return p.relay || p.fit == fitFull }
 
-// pass is the size up to which datagrams go without being fragmented; 0: nothing is known against any.
-func (p *path) pass() int {
+// most is the size beyond which datagrams do not pass in one piece; 0: nothing is known against any.
+func (p *path) most() int {
 	if p.fit == fitSmall {
 		return max(p.size, 1)
 	}
 	return 0
+}
+
+// whole is the size up to which datagrams are sent in one piece; 0: all are. While the full size is asked for, it is what
+// was confirmed.
+func (p *path) whole() int {
+	if p.relay || p.fit == fitFull {
+		return 0
+	}
+	return max(p.size, p.most())
 }
 
 // fullSize is the size of the largest datagram of data.

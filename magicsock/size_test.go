@@ -28,13 +28,13 @@ func TestFullSizeBeforeData(t *testing.T) {
 		switch {
 		case leg && (!r.first.relay || info.Reason != "relay: "+reasonSmall || direct.Verdict != verdictSmall || b.p.handle.MaxSize() != 0):
 			t.Errorf("%+v, %q, %q", r.first, info.Reason, direct.Verdict)
-		case !leg && (r.first.relay || r.first.pass != 1252 || info.Reason != reasonPieces || b.p.handle.MaxSize() != 1252):
+		case !leg && (r.first.relay || r.first.most != 1252 || info.Reason != reasonPieces || b.p.handle.MaxSize() != 1252):
 			t.Errorf("%+v, %q, MaxSize %d", r.first, info.Reason, b.p.handle.MaxSize())
 		}
 		b.limit = 0
 		whole := func() bool {
 			r := b.p.handle.route.Load()
-			return !r.first.relay && r.first.pass == 0
+			return !r.first.relay && r.first.most == 0
 		}
 		for end := b.now.Add(2 * sizeAgain); b.now.Before(end) && !whole(); { // while it is used, the full size is tried again
 			b.p.handle.use(b.p.handle.stamp(b.now))
@@ -84,7 +84,7 @@ func TestRefusedByTheHost(t *testing.T) {
 	alone := newBench(t, false, addrA)
 	alone.up(addrA)
 	alone.core.tooLarge(alone.now, alone.p, way{addr: addrA}, 1312)
-	if r := alone.p.handle.route.Load(); r.first.pass == 0 || r.first.pass >= 1312 {
+	if r := alone.p.handle.route.Load(); r.first.most == 0 || r.first.most >= 1312 {
 		t.Fatalf("data goes by %+v", r.first)
 	}
 }
@@ -122,11 +122,13 @@ func TestSilenceIsNotSmall(t *testing.T) {
 	b := newBench(t, true, addrA)
 	b.up(addrA)
 	path := b.p.paths[way{addr: addrA}]
+	b.p.handle.use(b.p.handle.stamp(b.now))
 	b.core.proveAgain(b.now, b.p, path)
 	if path.nextSize.IsZero() {
 		t.Fatal("the size was not asked for")
 	}
 	b.core.schedule(b.now, b.p)
+	b.pass(500 * time.Millisecond)
 	for range 50 {
 		b.p.handle.use(b.p.handle.stamp(b.now))
 		b.data(netip.AddrPort{})

@@ -24,6 +24,9 @@ func (c *Client) read() error {
 				return err
 			}
 		}
+		if c.reader.More() > 0 {
+			continue
+		}
 		c.deliver()
 		if _, err := c.reader.Fill(); err != nil {
 			return err

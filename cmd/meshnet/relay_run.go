@@ -50,7 +50,7 @@ func (a *app) relay(r relayFlags, given func(string) bool) error {
 	defer scraping.Wait()
 	defer stop()
 	if r.metrics != "" {
-		metrics, err := prom.Listen(r.metrics, func() []prom.Family { return relayFamilies(server) })
+		metrics, err := prom.Listen(r.metrics, func() []prom.Family { return relayFamilies(front, server) })
 		if err != nil {
 			return errors.Join(failed("start", err), front.Close())
 		}
@@ -168,10 +168,11 @@ func (a *app) announceRelay(r relayFlags, front *relayserver.Front) {
 }
 
 // relayFamilies are the metrics of a relay server on its own.
-func relayFamilies(server *relayserver.Server) []prom.Family {
+func relayFamilies(front *relayserver.Front, server *relayserver.Server) []prom.Family {
 	build := prom.Family{
 		Name: "meshnet_build_info", Help: "The version that runs.", Type: prom.Gauge,
 		Samples: []prom.Sample{prom.Of(1, "version", meshnet.Version)},
 	}
-	return append([]prom.Family{build}, prom.Gather(server.Counters(), prom.RelayServer)...)
+	families := append([]prom.Family{build}, prom.Gather(server.Counters(), prom.RelayServer)...)
+	return append(families, prom.Gather(front.Counters(), prom.RelayFront)...)
 }

@@ -77,9 +77,11 @@ func (h *Host) UDPTimeout(d time.Duration) {
 	}
 }
 
-// ForgetFlows empties the host's connection tracking: every mapping of its NAT is gone, as after a restart.
+// ForgetFlows empties the host's connection tracking: every mapping of its NAT is gone, as after a restart. It forwards
+// nothing meanwhile: a packet of an old flow would have its mapping remembered again.
 func (h *Host) ForgetFlows() {
 	h.lab.t.Helper()
+	defer h.DropRule(Match{Hooks: Forward}).Remove()
 	for _, n := range h.nats {
 		c := h.nftables()
 		for _, s := range n.sets {

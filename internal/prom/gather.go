@@ -58,3 +58,10 @@ var RelayServer = []Group{
 	{Prefix: "close_", Name: "meshnet_relay_sessions_ended_total", Label: "reason", Help: "Clients that the server hung up on."},
 	{Prefix: "", Name: "meshnet_relay_events_total", Label: "event", Help: "What else is worth a number."},
 }
+
+// RelayFront are the groups of the counters of what listens before a relay server.
+var RelayFront = []Group{
+	{Prefix: "waiting", Name: "meshnet_relay_handshakes", Type: Gauge, Help: "Connections that are no clients yet."},
+	{Prefix: "stun_answered", Name: "meshnet_relay_stun_answers_total", Help: "STUN requests that were answered."},
+	{Prefix: "drop_", Name: "meshnet_relay_turned_away_total", Label: "reason", Help: "Connections and STUN requests that were turned away."},
+}

@@ -287,8 +287,8 @@ func TestClose(t *testing.T) {
 	if other, ok := table.Close(a.SID(), bob); !ok || other != alice {
 		t.Fatalf("closed: %v, %v", other, ok)
 	}
-	if _, _, ok := table.Peers(a.SID()); ok {
-		t.Fatal("it is still there")
+	if _, v := forward(table, start, atAlice, a.SID()); v != Gone {
+		t.Fatalf("it is still there: %d", v)
 	}
 	table, a, _ = bound(t, Config{})
 	table.CloseMember(alice)

@@ -200,15 +200,6 @@ func (t *Table) remove(s *session) {
 	t.count.closed.Add(1)
 }
 
-// Peers are the members of a session; ok is false where there is none.
-func (t *Table) Peers(sid uint32) (a, b identity.PeerID, ok bool) {
-	s := (*t.sessions.Load())[sid]
-	if s == nil {
-		return a, b, false
-	}
-	return s.members[0], s.members[1], true
-}
-
 // Close ends a session for one of its members, and returns the other one. ok is false where by has no such session.
 func (t *Table) Close(sid uint32, by identity.PeerID) (other identity.PeerID, ok bool) {
 	s := (*t.sessions.Load())[sid]

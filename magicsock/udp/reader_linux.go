@@ -174,14 +174,7 @@ func (r *reader) receive(fd uintptr) bool {
 			return true
 		case unix.EAGAIN:
 			r.errno = 0
-			if r.poll {
-				return true
-			}
-			fds := [1]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
-			if n, _ := unix.Poll(fds[:], 100); n <= 0 {
-				r.filled = 0
-				return true
-			}
+			return r.poll
 		case unix.EINTR, unix.ECONNREFUSED, unix.ECONNRESET, unix.EHOSTUNREACH, unix.EHOSTDOWN, unix.ENETUNREACH,
 			unix.ENETDOWN, unix.ENETRESET, unix.EMSGSIZE, unix.EPROTO, unix.ENOPROTOOPT, unix.EACCES, unix.EPERM,
 			unix.EOPNOTSUPP, unix.ETIMEDOUT:

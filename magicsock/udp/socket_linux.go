@@ -14,8 +14,9 @@ import (
 
 // Socket is one bound UDP socket. One goroutine may read; any number may call everything else.
 type Socket struct {
-	conn  *net.UDPConn
-	raw   syscall.RawConn
+	conn  *net.UDPConn // as long as own is nil
+	own   *descriptor
+	raw   raw // of either
 	v6    bool
 	port  uint16
 	gro   bool
@@ -29,6 +30,12 @@ type Socket struct {
 	fragmenting sync.Mutex // held while a call has its datagrams fragmented
 }
 
+// raw runs system calls on a socket's descriptor.
+type raw interface {
+	Control(f func(fd uintptr)) error
+	Read(f func(fd uintptr) (done bool)) error
+}
+
 // idleSenders bounds the memory kept for writers: a sender is about 15 KiB.
 const idleSenders = 8
 
@@ -39,6 +46,11 @@ func Listen(c Config) (*Socket, error) {
 		return nil, err
 	}
 	s.equip()
+	if s.own, err = detach(s.conn, s.raw); err != nil {
+		s.conn.Close()
+		return nil, fmt.Errorf("listen %s: %w", c.Network, err)
+	}
+	s.raw = s.own
 	return s, nil
 }
 
@@ -141,10 +153,20 @@ func (s *Socket) returnSender(w *sender) {
 func (s *Socket) Port() uint16 { return s.port }
 
 // SetReadDeadline makes ReadTrains return os.ErrDeadlineExceeded from t on, a blocked one too; the zero time lifts it.
-func (s *Socket) SetReadDeadline(t time.Time) error { return s.conn.SetReadDeadline(t) }
+func (s *Socket) SetReadDeadline(t time.Time) error {
+	if s.own != nil {
+		return s.own.setDeadline(t)
+	}
+	return s.conn.SetReadDeadline(t)
+}
 
 // Close ends the socket and a blocked ReadTrains.
-func (s *Socket) Close() error { return s.conn.Close() }
+func (s *Socket) Close() error {
+	if s.own != nil {
+		return s.own.Close()
+	}
+	return s.conn.Close()
+}
 
 // Counters returns the totals.
 func (s *Socket) Counters() Counters {

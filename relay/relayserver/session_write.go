@@ -73,8 +73,11 @@ func (c *session) lose(batch []*outbox.Block) {
 	}
 }
 
-// writeAll writes blocks, each as one record.
+// writeAll writes blocks, each as one record, all at once where that is possible.
 func (c *session) writeAll(batch []*outbox.Block) error {
+	if len(batch) > 1 {
+		c.bulk.Cork()
+	}
 	for _, block := range batch {
 		now := time.Now()
 		c.wrote.Store(now.UnixNano())
@@ -88,7 +91,7 @@ func (c *session) writeAll(batch []*outbox.Block) error {
 			return err
 		}
 	}
-	return nil
+	return c.bulk.Uncork()
 }
 
 // end closes the stream, which ends the reader. The first err is why.
