@@ -51,7 +51,7 @@ func (n *Node) openWorkers() error {
 	n.lower = cancel
 	n.lowers.Go(func() { _ = n.conn.Run(ctx) }) // has no failure
 	n.lowers.Go(func() { _ = n.pool.Run(ctx) }) // ends with ctx only
-	n.lookAtHost() // first: servers see one of these addresses where nothing translates
+	n.lookAtHost()                              // first: servers see one of these addresses where nothing translates
 	n.runOutside(ctx, &n.lowers)
 	n.lowers.Go(func() {
 		if err := n.tun.Run(ctx); err != nil {

@@ -10,6 +10,8 @@ const (
 	nameWireGuard = "wireguard-go"
 	nameMeshnet   = "meshnet"
 	nameUserspace = "meshnet-userspace"
+	nameRelay     = "meshnet-relay"
+	nameMember    = "meshnet-member"
 	nameNebula    = "nebula"
 	nameTinc      = "tinc"
 )
@@ -32,6 +34,9 @@ func bars() []bar {
 		{Name: "TCP, 1 stream", Metric: "tcp1_mbps", Of: nameMeshnet, Against: nameChacha, AtLeast: 0.9},
 		{Name: "TCP, 1 stream: CPU a GB", Metric: "tcp1_cpu", Of: nameMeshnet, Against: nameWireGuard, AtMost: 0.68},
 		{Name: "TCP, 1 stream, userspace", Metric: "tcp1_mbps", Of: nameUserspace, Against: nameMeshnet, AtLeast: 0.25},
+		{Name: "TCP, 1 stream, by relay server", Metric: "tcp1_mbps", Of: nameRelay, Against: nameMeshnet, AtLeast: 0.25},
+		{Name: "TCP, 1 stream, by relay server: CPU a GB", Metric: "tcp1_cpu", Of: nameRelay, AtMost: 10},
+		{Name: "TCP, 1 stream, by a member", Metric: "tcp1_mbps", Of: nameMember, Against: nameMeshnet, AtLeast: 0.4},
 		{Name: "UDP, 200 B, overload", Metric: "udp200_pps", Of: nameMeshnet, Against: nameWireGuard, AtLeast: 2.8},
 		{Name: "UDP, 200 B, overload", Metric: "udp200_pps", Of: nameMeshnet, Against: nameChacha, AtLeast: 0.9},
 		{Name: "UDP, 1200 B, overload", Metric: "udp1200_pps", Of: nameMeshnet, Against: nameChacha, AtLeast: 0.9},
@@ -42,6 +47,8 @@ func bars() []bar {
 		{Name: "ping under TCP, 99th percentile", Metric: "ping_load_p99", Of: nameMeshnet, Against: nameWireGuard, AtMost: 0.3},
 		{Name: "ping under TCP: lost", Metric: "ping_load_lost", Of: nameMeshnet, Worst: true},
 		{Name: "ping idle, median", Metric: "ping_idle_p50", Of: nameMeshnet, Against: nameWireGuard, AtMost: 0.9},
+		{Name: "flood of foreign packets: TCP kept", Metric: "flood_kept", Of: nameMeshnet, AtLeast: 0.9},
+		{Name: "flood of foreign packets: CPU a packet", Metric: "flood_cpu", Of: nameMeshnet, AtMost: 1.5},
 		{Name: "memory idle", Metric: "rss_idle", Of: nameMeshnet, AtMost: 25},
 		{Name: "memory right after load", Metric: "rss_after", Of: nameMeshnet, AtMost: 40},
 		{Name: "memory idle again", Metric: "rss_rest", Of: nameMeshnet, AtMost: 25},

@@ -25,6 +25,7 @@ func TestJudge(t *testing.T) {
 		nameMeshnet:   {"tcp1_mbps": 2800, "tcp1_cpu": 4, "udp200_lost": 0, "rss_idle": 25.1},
 		nameWireGuard: {"tcp1_mbps": 2000, "tcp1_cpu": 5},
 		nameUserspace: {"tcp1_mbps": 700},
+		nameRelay:     {"tcp1_mbps": 650, "tcp1_cpu": 9},
 	})
 	table.add(nameMeshnet, "udp200_lost", reading{Round: 2, Value: 0})
 	table.add(nameMeshnet, "udp200_lost", reading{Round: 3, Value: 0.2})
@@ -39,13 +40,15 @@ func TestJudge(t *testing.T) {
 		{"meshnet-userspace tcp1_mbps / meshnet", 0.25, true},
 		{"meshnet udp200_lost", 0.2, false}, // the worst round counts
 		{"meshnet rss_idle", 25.1, false},
+		{"meshnet-relay tcp1_mbps / meshnet", 650.0 / 2800, false},
+		{"meshnet-relay tcp1_cpu", 9, true},
 	} {
 		got, found := byKey(verdicts, want.key)
 		if !found || got.Value != want.value || got.OK != want.ok {
 			t.Errorf("%s: %+v (found %v), want %v, %v", want.key, got, found, want.value, want.ok)
 		}
 	}
-	if len(verdicts) != 5 {
+	if len(verdicts) != 7 {
 		t.Errorf("%d verdicts, want only what was measured", len(verdicts))
 	}
 }
@@ -54,7 +57,8 @@ func TestJudge(t *testing.T) {
 func TestBarsNames(t *testing.T) {
 	seen := make(map[string]bool)
 	names := " " + strings.Join([]string{
-		nameVeth, namePlain, nameChacha, nameWireGuard, nameMeshnet, nameUserspace, nameNebula, nameTinc, "",
+		nameVeth, namePlain, nameChacha, nameWireGuard, nameMeshnet, nameUserspace, nameRelay, nameMember,
+		nameNebula, nameTinc, "",
 	}, " ") + " "
 	for _, b := range bars() {
 		m, ok := metricNamed(b.Metric)

@@ -23,6 +23,8 @@ func carriers() []carrier {
 		{name: nameWireGuard, start: startWireGuard},
 		{name: nameMeshnet, start: startMeshnet},
 		{name: nameUserspace, start: startUserspace},
+		{name: nameRelay, start: startRelay},
+		{name: nameMember, start: startMember},
 		{name: nameNebula, needs: []string{"nebula", "nebula-cert"}, start: startNebula},
 		{name: nameTinc, needs: []string{"tincd"}, start: startTinc},
 	}

@@ -10,6 +10,8 @@
 //	│         daemon ── eth0 ──┼──── veth pair ──┼── eth0 ── daemon         │
 //	└──────────────────────────┘                 └──────────────────────────┘
 //
+// With a relay, host m lies between a and b with a veth pair to each, and runs a daemon too.
+//
 // Loads run one at a time. A round runs every test on every carrier, so what is divided by each other was measured
 // within the same minute. README.md says what each figure is and what it is not.
 //

@@ -47,3 +47,22 @@ func pingFigures(idle, loaded outcome) map[string]float64 {
 		"ping_load_p50": loaded.RTT50, "ping_load_p99": loaded.RTT99, "ping_load_lost": float64(loaded.Lost),
 	}
 }
+
+// floodFigures are the metrics of TCP beside a flood at a socket that discards it and beside one at the node, and of a
+// flood of each kind at a node with nothing else to do.
+func floodFigures(sink, node outcome, alone map[string]outcome) map[string]float64 {
+	figures := make(map[string]float64)
+	if sink.Bytes > 0 && sink.Seconds > 0 && node.Seconds > 0 {
+		figures["flood_sink_mbps"] = float64(sink.Bytes) * 8 / 1e6 / sink.Seconds
+		figures["flood_mbps"] = float64(node.Bytes) * 8 / 1e6 / node.Seconds
+		figures["flood_kept"] = figures["flood_mbps"] / figures["flood_sink_mbps"]
+	}
+	for kind, o := range alone {
+		if o.Sent > 0 {
+			each := o.Daemons * 1e6 / float64(o.Sent)
+			figures["flood_cpu_"+kind] = each
+			figures["flood_cpu"] = max(figures["flood_cpu"], each)
+		}
+	}
+	return figures
+}

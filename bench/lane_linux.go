@@ -15,6 +15,9 @@ import (
 
 const (
 	addrA, addrB = "192.168.7.1", "192.168.7.2" // outside of the tunnel, the same in every lane
+	addrM        = "192.168.7.3"                // of a host between the two: on the cable to a
+	addrFarB     = "192.168.8.2"                // then b is here,
+	addrFarM     = "192.168.8.3"                // and this is the other end of its cable
 	startTime    = 30 * time.Second             // for a carrier to carry its first packet
 )
 
@@ -34,12 +37,22 @@ type side struct {
 type lane struct {
 	name    string
 	a, b    *side
+	mid     *side  // relays between them, with a cable to each; nil: they have a cable to each other
+	port    uint16 // UDP port of b's daemon, for the flood test; 0: not part of it
 	tcpOnly bool
+}
+
+// sides are all hosts of the lane.
+func (l *lane) sides() []*side {
+	if l.mid == nil {
+		return []*side{l.a, l.b}
+	}
+	return []*side{l.a, l.b, l.mid}
 }
 
 // pids are those of the lane's daemons.
 func (l *lane) pids() (pids []int) {
-	for _, s := range []*side{l.a, l.b} {
+	for _, s := range l.sides() {
 		if s.daemon != nil {
 			pids = append(pids, s.daemon.Pid())
 		}
@@ -49,7 +62,7 @@ func (l *lane) pids() (pids []int) {
 
 // alive returns an error with the output of a daemon that has ended.
 func (l *lane) alive() error {
-	for _, s := range []*side{l.a, l.b} {
+	for _, s := range l.sides() {
 		if s.daemon == nil {
 			continue
 		}
@@ -76,21 +89,30 @@ type site struct {
 // lane makes two hosts and the cable between them.
 func (s *site) lane(name string, cableMTU int) *lane {
 	s.taken++
-	l := &lane{name: name}
-	for _, end := range []struct {
-		at   **side
-		name string
-		addr string
-	}{{&l.a, "a", addrA}, {&l.b, "b", addrB}} {
-		addr := netip.MustParseAddr(end.addr)
-		host := name + "-" + end.name
-		*end.at = &side{
-			host: s.lab.Host(host), dir: filepath.Join(s.dir, fmt.Sprintf("%d-%s", s.taken, host)),
-			outer: addr, inner: addr, listen: addr,
-		}
-	}
+	l := &lane{name: name, a: s.side(name+"-a", addrA), b: s.side(name+"-b", addrB)}
 	l.a.host.Cable(l.b.host, addrA+"/24", addrB+"/24", cableMTU)
 	return l
+}
+
+// farLane makes three hosts and two cables. Both ends reach the one between them at addrM. It forwards nothing, so
+// they do not reach each other: not with UDP, nor with anything else.
+func (s *site) farLane(name string) *lane {
+	s.taken++
+	l := &lane{name: name, a: s.side(name+"-a", addrA), b: s.side(name+"-b", addrFarB), mid: s.side(name+"-m", addrM)}
+	l.a.host.Cable(l.mid.host, addrA+"/24", addrM+"/24", 0)
+	l.b.host.Cable(l.mid.host, addrFarB+"/24", addrFarM+"/24", 0)
+	l.a.host.DefaultRoute(addrM)
+	l.b.host.DefaultRoute(addrFarM)
+	return l
+}
+
+// side makes a host of the lane that was taken last.
+func (s *site) side(name, addr string) *side {
+	at := netip.MustParseAddr(addr)
+	return &side{
+		host: s.lab.Host(name), dir: filepath.Join(s.dir, fmt.Sprintf("%d-%s", s.taken, name)),
+		outer: at, inner: at, listen: at,
+	}
 }
 
 // give names the inner addresses of both sides, where a program listens at the same address.

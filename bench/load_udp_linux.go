@@ -135,16 +135,16 @@ func udpSend(flags *flag.FlagSet, args []string) error {
 		unix.Connect(fd, &unix.SockaddrInet4{Addr: target.Addr().As4(), Port: int(target.Port())})); err != nil {
 		return err
 	}
-	sent, err := pace(fd, *size, *rate, *length)
+	b := newBatch(udpVector, *size)
+	sent, err := pace(*rate, *length, func(n int) (int, error) { return b.send(fd, n) })
 	if err != nil {
 		return err
 	}
 	return outcome{Sent: sent}.print(os.Stdout)
 }
 
-// pace sends what is due every tick.
-func pace(fd, size, rate int, length time.Duration) (sent int64, err error) {
-	b := newBatch(udpVector, size)
+// pace sends what is due every tick, at most udpVector datagrams at once. send returns how many the kernel took.
+func pace(rate int, length time.Duration, send func(n int) (int, error)) (sent int64, err error) {
 	perSecond := float64(rate)
 	most := max(perSecond*udpCatch.Seconds(), udpVector)
 	tick := unix.NsecToTimespec(int64(udpTick))
@@ -154,7 +154,7 @@ func pace(fd, size, rate int, length time.Duration) (sent int64, err error) {
 		due = min(due+perSecond*now.Sub(last).Seconds(), most)
 		last = now
 		for due >= 1 {
-			n, err := b.send(fd, min(int(due), udpVector))
+			n, err := send(min(int(due), udpVector))
 			if err != nil && !refused(err) {
 				return sent, err
 			}

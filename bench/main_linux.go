@@ -3,12 +3,10 @@ package main
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -34,13 +32,11 @@ func main() {
 
 // options are the command line.
 type options struct {
+	settings
 	plan    plan
-	meshnet string
-	json    string
 	svg     string
 	save    string
 	compare string
-	timeout time.Duration
 }
 
 // command is the program: it parses, measures and prints, and returns the exit code.
@@ -49,12 +45,8 @@ func command(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return scaleCommand(ctx, args[1:], stdout, stderr)
 	}
 	o, err := parseOptions(args, stderr)
-	switch {
-	case errors.Is(err, flag.ErrHelp):
-		return exitOK
-	case err != nil:
-		fmt.Fprintf(stderr, "bench: %v\n", err)
-		return exitUsage
+	if err != nil {
+		return refuse(err, stderr)
 	}
 	ok, err := o.execute(ctx, stdout, stderr)
 	if err != nil {
@@ -67,11 +59,10 @@ func command(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	return exitOK
 }
 
-// parseOptions reads the command line. A usage error of the flags themselves has been printed already.
-func parseOptions(args []string, stderr io.Writer) (_ *options, err error) {
-	f := flag.NewFlagSet("bench", flag.ContinueOnError)
-	f.SetOutput(stderr)
+// parseOptions reads the command line.
+func parseOptions(args []string, stderr io.Writer) (*options, error) {
 	var o options
+	f := o.flagSet("bench", stderr)
 	quick := f.Bool("quick", false, "two short rounds of tcp1, udp200 and ping, for development")
 	rounds := f.Int("rounds", 0, "`rounds` of all tests (default 5, with -quick 2)")
 	only := f.String("only", "", "`tests` to run, of "+strings.Join(tests(), ","))
@@ -79,18 +70,12 @@ func parseOptions(args []string, stderr io.Writer) (_ *options, err error) {
 	mtus := f.String("mtu", "", "inner `MTU`s, a table each: a number, or "+mtuDefault+" for every carrier's own (default 1280)")
 	long := f.Bool("memory", false, "memory: a minute under load and a minute idle, not 20 s and 30 s")
 	overload := f.Int("overload", 0, "`datagrams` of 200 B a second that are offered in the overload tests; half of it of 1200 B (default 600000)")
-	f.StringVar(&o.meshnet, "meshnet", "", "measure this `binary` instead of one built from the working tree")
-	f.StringVar(&o.json, "json", "", "write everything that was measured to this `file`")
 	f.StringVar(&o.svg, "svg", "", "write charts into this `folder`")
 	flame := f.String("flame", "", "write a flame graph of the meshnet carrier under one TCP stream to this `file`; needs perf")
 	f.StringVar(&o.save, "save", "", "write a baseline to this `file`")
 	f.StringVar(&o.compare, "compare", "", "compare with the baseline in this `file`; exit 1 when something is worse")
-	f.DurationVar(&o.timeout, "timeout", 0, "end after this `time` (default: twice the estimate and two minutes)")
-	if err := f.Parse(args); err != nil {
+	if err := o.parse(f, args); err != nil {
 		return nil, err
-	}
-	if f.NArg() > 0 {
-		return nil, fmt.Errorf("unexpected %q", f.Arg(0))
 	}
 	o.plan = fullPlan()
 	if *quick {
@@ -110,25 +95,7 @@ func parseOptions(args []string, stderr io.Writer) (_ *options, err error) {
 		o.plan.saturate, o.plan.rest = time.Minute, time.Minute
 	}
 	o.plan.flame = *flame
-	if o.meshnet, err = program(o.meshnet); err != nil {
-		return nil, err
-	}
 	return &o, o.choose(*only, *which, *mtus)
-}
-
-// program is the absolute path of the program to measure; "" stays that.
-func program(path string) (string, error) {
-	if path == "" {
-		return "", nil
-	}
-	if _, err := os.Stat(path); err != nil {
-		return "", fmt.Errorf("-meshnet: %w", err)
-	}
-	path, err := filepath.Abs(path)
-	if err != nil {
-		return "", fmt.Errorf("-meshnet: %w", err)
-	}
-	return path, nil
 }
 
 // choose fills in the lists.
@@ -227,12 +194,7 @@ func (o *options) execute(ctx context.Context, stdout, stderr io.Writer) (ok boo
 // measure measures one table for each MTU, within the time limit.
 func (o *options) measure(ctx context.Context, r *report, stderr io.Writer) (*report, error) {
 	estimate := o.plan.estimate(len(o.plan.carriers), o.count(nameUserspace), o.count(nameVeth))
-	if o.timeout == 0 {
-		o.timeout = 2*estimate + 2*time.Minute
-	}
-	fmt.Fprintf(stderr, "%s; about %v, at most %v\n", strings.Join(o.plan.carriers, ", "),
-		estimate.Round(time.Second), o.timeout.Round(time.Second))
-	ctx, cancel := context.WithTimeoutCause(ctx, o.timeout, fmt.Errorf("the run is not over after %v: see -timeout", o.timeout))
+	ctx, cancel := o.limit(ctx, strings.Join(o.plan.carriers, ", "), estimate, stderr)
 	defer cancel()
 	dir, err := os.MkdirTemp("", "meshnet-bench-*")
 	if err != nil {

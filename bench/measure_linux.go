@@ -15,7 +15,6 @@ import (
 const (
 	steadyRate = 20_000           // datagrams a second that every carrier should bear
 	afterglow  = 30 * time.Second // that a measurement may take beyond its own time
-
 )
 
 // gauge measures lanes. It keeps nothing between two measurements.

@@ -21,7 +21,7 @@ type metric struct {
 
 // tests are what -only chooses from, in the order in which they run.
 func tests() []string {
-	return []string{"memory", "tcp1", "tcp4", "tcp16", "tcp1r", "udp200", "udp1200", "ping"}
+	return []string{"memory", "tcp1", "tcp4", "tcp16", "tcp1r", "udp200", "udp1200", "ping", "flood"}
 }
 
 // metrics are all figures, in the order of the tables.
@@ -69,6 +69,7 @@ func metrics() []metric {
 				Better: lower, Floor: 1,
 			})
 	}
+	all = append(all, floodMetrics()...)
 	for _, t := range []struct{ name, what string }{
 		{"idle", "idle"}, {"load", "most under load"}, {"after", "right after load"}, {"rest", "idle again"},
 	} {
@@ -78,6 +79,41 @@ func metrics() []metric {
 		})
 	}
 	return append(all, scaleMetrics()...)
+}
+
+// The kinds of foreign packets that a flood is made of.
+const (
+	floodRandom = "random" // bytes
+	floodSTUN   = "stun"   // an answer to a request that nobody sent
+	floodDisco  = "disco"  // a ping of nobody
+	floodFrames = "frames" // of sessions that nobody relays
+)
+
+func floodKinds() []string { return []string{floodRandom, floodSTUN, floodDisco, floodFrames} }
+
+// floodMetrics are those of the flood test. What is kept is a ratio of its own, since both its parts are of one carrier.
+func floodMetrics() []metric {
+	all := []metric{
+		{Name: "flood_sink_mbps", Title: "TCP beside a flood that a socket discards", Unit: "Mbit/s"},
+		{Name: "flood_mbps", Title: "TCP beside a flood at the node", Unit: "Mbit/s"},
+		{Name: "flood_kept", Title: "TCP beside a flood: kept", Unit: "of 1", Digits: 3},
+	}
+	for _, t := range []struct{ kind, what string }{
+		{"_" + floodRandom, "random bytes"},
+		{"_" + floodSTUN, "like STUN"},
+		{"_" + floodDisco, "like pings"},
+		{"_" + floodFrames, "like relayed frames"},
+		{"", "the dearest kind"},
+	} {
+		all = append(all, metric{
+			Name: "flood_cpu" + t.kind, Title: "Flood alone, " + t.what + ": daemon's CPU", Unit: "µs/packet",
+			Digits: 2, Better: lower, Floor: 0.1,
+		})
+	}
+	for i := range all {
+		all[i].Test = "flood"
+	}
+	return all
 }
 
 // metricNamed finds a metric.

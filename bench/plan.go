@@ -43,7 +43,7 @@ func fullPlan() plan {
 
 func quickPlan() plan {
 	p := fullPlan()
-	p.tests, p.rounds = []string{"tcp1", "udp200", "ping"}, 2
+	p.tests, p.rounds = []string{"tcp1", "udp200", "ping", "flood"}, 2
 	p.warm, p.tcp, p.udp, p.pings = 300*time.Millisecond, time.Second, time.Second, 100
 	p.saturate, p.rest = 3*time.Second, 3*time.Second
 	p.patience = 20 * time.Second
@@ -105,6 +105,8 @@ func (p plan) estimate(carriers, tcpOnly, bare int) time.Duration {
 			tcp += around + p.warm + p.tcp
 		case strings.HasPrefix(t, "udp"):
 			other += 2*(around+p.warm+p.udp+udpQuietTime) + 2*udpTailTime
+		case t == "flood": // of one carrier
+			once += time.Duration(p.rounds) * (2*(around+p.warm+p.tcp) + time.Duration(len(floodKinds()))*(around+p.warm+p.udp))
 		case t == "ping":
 			other += 2*(around+time.Duration(p.pings)*pingEvery) + p.warm
 		}

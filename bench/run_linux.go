@@ -138,7 +138,7 @@ func (r *run) flames(ctx context.Context, dir string) error {
 
 // one runs a test on a lane. Its error is the end of the run; what only the lane is to blame for is noted.
 func (r *run) one(ctx context.Context, round int, test string, l *lane) error {
-	if l.tcpOnly && !strings.HasPrefix(test, "tcp") {
+	if l.tcpOnly && !strings.HasPrefix(test, "tcp") || test == "flood" && l.port == 0 {
 		return nil
 	}
 	what := fmt.Sprintf("round %d/%d %s %s", round, r.plan.rounds, test, l.name)
@@ -201,6 +201,8 @@ func (r *run) figures(ctx context.Context, test string, l *lane) (figures map[st
 		idle := load(func() (outcome, error) { return r.ping(ctx, l, false) })
 		loaded := load(func() (outcome, error) { return r.ping(ctx, l, true) })
 		figures = pingFigures(idle, loaded)
+	case "flood":
+		figures = r.floods(ctx, l, load)
 	}
 	if len(l.pids()) == 0 {
 		delete(figures, test+"_cpu") // no daemons, no figure

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"net/netip"
@@ -20,21 +19,15 @@ import (
 
 // scaleOptions are the command line of `bench scale`.
 type scaleOptions struct {
-	plan    scalePlan
-	meshnet string
-	json    string
-	timeout time.Duration
+	settings
+	plan scalePlan
 }
 
 // scaleCommand measures a node in a large network and prints what it costs.
 func scaleCommand(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	o, err := parseScale(args, stderr)
-	switch {
-	case errors.Is(err, flag.ErrHelp):
-		return exitOK
-	case err != nil:
-		fmt.Fprintf(stderr, "bench: %v\n", err)
-		return exitUsage
+	if err != nil {
+		return refuse(err, stderr)
 	}
 	r, err := o.measure(ctx, stderr)
 	if err == nil {
@@ -53,21 +46,14 @@ func scaleCommand(ctx context.Context, args []string, stdout, stderr io.Writer) 
 	return exitOK
 }
 
-func parseScale(args []string, stderr io.Writer) (_ *scaleOptions, err error) {
-	f := flag.NewFlagSet("bench "+scaleName, flag.ContinueOnError)
-	f.SetOutput(stderr)
+func parseScale(args []string, stderr io.Writer) (*scaleOptions, error) {
 	o := scaleOptions{plan: fullScale()}
+	f := o.flagSet("bench "+scaleName, stderr)
 	f.IntVar(&o.plan.members, "members", o.plan.members, "`members` of the network, the node under test included")
 	f.IntVar(&o.plan.active, "active", o.plan.active, "`members` that make a handshake within a minute")
 	long := f.Bool("long", false, "look at memory once more when all sessions are over, 4 minutes later")
-	f.StringVar(&o.meshnet, "meshnet", "", "measure this `binary` instead of one built from the working tree")
-	f.StringVar(&o.json, "json", "", "write everything that was measured to this `file`")
-	f.DurationVar(&o.timeout, "timeout", 0, "end after this `time` (default: twice the estimate and two minutes)")
-	if err := f.Parse(args); err != nil {
+	if err := o.parse(f, args); err != nil {
 		return nil, err
-	}
-	if f.NArg() > 0 {
-		return nil, fmt.Errorf("unexpected %q", f.Arg(0))
 	}
 	if err := checkCrowd(o.plan.members, o.plan.active); err != nil {
 		return nil, err
@@ -75,19 +61,13 @@ func parseScale(args []string, stderr io.Writer) (_ *scaleOptions, err error) {
 	if *long {
 		o.plan.later = scaleLater
 	}
-	o.meshnet, err = program(o.meshnet)
-	return &o, err
+	return &o, nil
 }
 
 // measure makes the network up, measures, and removes everything.
 func (o *scaleOptions) measure(ctx context.Context, log io.Writer) (*scaleReport, error) {
-	estimate := o.plan.estimate()
-	if o.timeout == 0 {
-		o.timeout = 2*estimate + 2*time.Minute
-	}
-	fmt.Fprintf(log, "%d members, %d active; about %v, at most %v\n", o.plan.members, o.plan.active,
-		estimate.Round(time.Second), o.timeout.Round(time.Second))
-	ctx, cancel := context.WithTimeoutCause(ctx, o.timeout, fmt.Errorf("the run is not over after %v: see -timeout", o.timeout))
+	what := fmt.Sprintf("%d members, %d active", o.plan.members, o.plan.active)
+	ctx, cancel := o.limit(ctx, what, o.plan.estimate(), log)
 	defer cancel()
 	dir, err := os.MkdirTemp("", "meshnet-bench-*")
 	if err != nil {

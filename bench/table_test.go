@@ -5,6 +5,7 @@ import (
 	"encoding/xml"
 	"errors"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -53,6 +54,24 @@ func TestTable(t *testing.T) {
 	}
 	if strings.Contains(out.String(), "Ping") {
 		t.Error("a row of what was not measured")
+	}
+}
+
+func TestFloodFigures(t *testing.T) {
+	got := floodFigures(outcome{Bytes: 1e9, Seconds: 4}, outcome{Bytes: 9e8, Seconds: 4}, map[string]outcome{
+		floodRandom: {Sent: 40_000, Daemons: 0.02}, floodSTUN: {Sent: 40_000, Daemons: 0.06}, floodDisco: {},
+	})
+	want := map[string]float64{
+		"flood_sink_mbps": 2000, "flood_mbps": 1800, "flood_kept": 0.9,
+		"flood_cpu_random": 0.5, "flood_cpu_stun": 1.5, "flood_cpu": 1.5,
+	}
+	if !maps.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+	for name := range got {
+		if _, ok := metricNamed(name); !ok {
+			t.Errorf("%s is no metric", name)
+		}
 	}
 }
 

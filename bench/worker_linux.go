@@ -21,6 +21,7 @@ func workers() map[string]worker {
 		"tcp-send":    tcpSend,
 		"udp-receive": udpReceive,
 		"udp-send":    udpSend,
+		"flood":       flood,
 		"ping":        pingLoop,
 		"forward":     forward,
 		"swarm":       playSwarm,

@@ -11,7 +11,6 @@ import (
 
 	"github.com/meshnet/meshnet/identity"
 	"github.com/meshnet/meshnet/internal/datagram"
-	"github.com/meshnet/meshnet/relay/internal/bulk"
 	"github.com/meshnet/meshnet/relay/internal/outbox"
 )
 
@@ -69,8 +68,7 @@ type Client struct {
 	box  outbox.Box
 	wake chan struct{} // capacity 1: there is something in box
 
-	bulk       *bulk.Conn // under the stream; nil: there is none
-	writeArmed time.Time  // the writer's: when the deadline of writing was set
+	writeArmed time.Time // the writer's: when the deadline of writing was set
 
 	reader *Reader
 	chunk  *chunk
@@ -91,13 +89,12 @@ func NewClient(ctx context.Context, stream Stream, cfg ClientConfig) (*Client, e
 	}
 	c := &Client{
 		cfg: cfg, log: cfg.Logger, stream: stream, began: time.Now(),
-		wake: make(chan struct{}, 1), pool: new(chunkPool), bulk: bulk.Of(stream.Conn),
+		wake: make(chan struct{}, 1), pool: new(chunkPool),
 	}
 	LimitUnsent(stream.Conn)
 	c.box.Init(outbox.Limits{Bytes: urgentBytes, Frames: urgentFrames}, outbox.Limits{Bytes: queueBytes, Frames: queueFrames})
 	c.chunk = c.pool.take()
 	c.reader = NewReader(stream, c.chunk.buf, MaxHello)
-	c.reader.ReadAhead(stream.Conn)
 	if err := c.shakeHands(ctx); err != nil {
 		stream.Close()
 		return nil, err

@@ -24,9 +24,6 @@ func (c *Client) read() error {
 				return err
 			}
 		}
-		if c.reader.More() > 0 {
-			continue
-		}
 		c.deliver()
 		if _, err := c.reader.Fill(); err != nil {
 			return err

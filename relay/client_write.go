@@ -193,24 +193,13 @@ func (c *Client) flush() error {
 		if len(batch) == 0 {
 			return nil
 		}
-		if err := c.writeAll(batch); err != nil {
-			return err
+		for _, block := range batch {
+			if err := c.writeBlock(block); err != nil {
+				return err
+			}
 		}
 		outbox.Release(batch)
 	}
-}
-
-// writeAll writes blocks, all at once where that is possible.
-func (c *Client) writeAll(batch []*outbox.Block) error {
-	if len(batch) > 1 {
-		c.bulk.Cork()
-	}
-	for _, block := range batch {
-		if err := c.writeBlock(block); err != nil {
-			return err
-		}
-	}
-	return c.bulk.Uncork()
 }
 
 // writeBlock writes frames as one record.

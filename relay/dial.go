@@ -13,8 +13,6 @@ import (
 	"net/url"
 	"syscall"
 	"time"
-
-	"github.com/meshnet/meshnet/relay/internal/bulk"
 )
 
 // The HTTP carrier.
@@ -112,7 +110,7 @@ func (cfg DialConfig) dialTLS(ctx context.Context, u URL) (*tls.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return handshake(ctx, bulk.New(conn), cfg.tlsConfig(u))
+	return handshake(ctx, conn, cfg.tlsConfig(u))
 }
 
 // proxy is the proxy on the way to u, or nil.

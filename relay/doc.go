@@ -35,5 +35,6 @@
 //
 // Read first: frame.go, then client.go, client_hello.go, client_read.go, client_write.go; url.go and dial.go for how a
 // stream comes about, pool.go for many relays and the home. The server is in relay/relayserver, the queue of both in
-// relay/internal/outbox, what every relay has to do in relay/relaytest.
+// relay/internal/outbox, what lies between TLS and TCP in relay/internal/bulk, what every relay has to do in
+// relay/relaytest.
 package relay

@@ -3,30 +3,19 @@ package relay
 import (
 	"encoding/binary"
 	"io"
-	"net"
-
-	"github.com/meshnet/meshnet/relay/internal/bulk"
 )
 
-const (
-	// emptyReads is how many reads in a row may bring nothing.
-	emptyReads = 100
-	// minRoom is how many bytes are worth a read.
-	minRoom = 4 << 10
-)
+// emptyReads is how many reads in a row may bring nothing.
+const emptyReads = 100
 
 // Reader finds frames in a stream, where they lie in one buffer that its owner gives. Owned by one goroutine.
 //
 //	for {
 //		for f, ok := r.Next(); ok; f, ok = r.Next() { … }   // all that is there
-//		n := r.More()                                       // what has come meanwhile; 0: nothing
-//		err := r.Fill()                                     // more, when it comes
+//		err := r.Fill()                                     // more
 //	}
 type Reader struct {
 	src        io.Reader
-	bulk       *bulk.Conn // under src; nil: there is none
-	behind     func()     // readBehind, made once
-	got        int        // bytes that it read
 	buf        []byte
 	start, end int // what was read and not yet taken lies between
 	max        int
@@ -106,29 +95,6 @@ func (r *Reader) makeRoom() {
 		return
 	}
 	r.setBuffer(make([]byte, min(need, 2*len(r.buf)))) // full of one frame: what was announced is not yet believed
-}
-
-// ReadAhead has More read what came together on the connection that src lies on.
-func (r *Reader) ReadAhead(conn net.Conn) {
-	if r.bulk = bulk.Of(conn); r.bulk != nil {
-		r.behind = r.readBehind
-	}
-}
-
-// More reads what has come already behind what is there, as far as there is room, and returns how many bytes that is.
-// It does not wait, and the frames of Next stay valid. Errors come again in Fill.
-func (r *Reader) More() int {
-	if r.err != nil || len(r.buf)-r.end < minRoom {
-		return 0
-	}
-	r.got = 0
-	r.bulk.Ahead(r.behind)
-	return r.got
-}
-
-func (r *Reader) readBehind() {
-	r.got, _ = r.src.Read(r.buf[r.end:])
-	r.end += r.got
 }
 
 // Offset is where in the buffer the next frame begins. The frame that Next gave last ends there.

@@ -61,8 +61,5 @@ func (c *webSocketConn) LocalAddr() net.Addr { return c.under.LocalAddr() }
 // RemoteAddr is that of the connection under it.
 func (c *webSocketConn) RemoteAddr() net.Addr { return c.under.RemoteAddr() }
 
-// InMessages says that what is written is cut into messages.
-func (c *webSocketConn) InMessages() {}
-
 // NetConn is the connection under it.
 func (c *webSocketConn) NetConn() net.Conn { return c.under }

@@ -11,7 +11,6 @@ import (
 
 	"github.com/meshnet/meshnet/internal/bucket"
 	"github.com/meshnet/meshnet/relay"
-	"github.com/meshnet/meshnet/relay/internal/bulk"
 )
 
 // maxWaiting is how many connections may be on their way to becoming a stream: in TLS, or in HTTP.
@@ -134,7 +133,7 @@ func (a *acceptor) Accept() (net.Conn, error) {
 	for wait := acceptWait; ; wait = min(2*wait, acceptMaxWait) {
 		conn, err := a.Listener.Accept()
 		if err == nil {
-			return a.gate.enter(bulk.New(conn)), nil
+			return a.gate.enter(conn), nil
 		}
 		if errors.Is(err, net.ErrClosed) {
 			return nil, err

@@ -14,7 +14,6 @@ import (
 	"github.com/meshnet/meshnet/identity"
 	"github.com/meshnet/meshnet/internal/bucket"
 	"github.com/meshnet/meshnet/relay"
-	"github.com/meshnet/meshnet/relay/internal/bulk"
 	"github.com/meshnet/meshnet/relay/internal/outbox"
 )
 
@@ -41,14 +40,12 @@ type session struct {
 	big      *[]byte // the pooled one, while in has it
 	idleFill int     // Fills in a row that a small buffer would have done for
 	armed    time.Time
-	unpaid   int // bytes that were read since the throttle saw any
 	throttle throttle
 	fwd      forwarder
 	gone     bucket.Bucket
 	until    time.Time // the pass and its grace end; zero: never
 
-	bulk       *bulk.Conn // under conn; nil: there is none
-	writeArmed time.Time  // the writer's: when the deadline of writing was set
+	writeArmed time.Time // the writer's: when the deadline of writing was set
 
 	// Everybody's:
 	box     outbox.Box
@@ -71,8 +68,6 @@ func newSession(s *Server, stream relay.Stream) *session {
 	relay.LimitUnsent(stream.Conn)
 	c.small = make([]byte, smallBuffer)
 	c.in = *relay.NewReader(stream.Conn, c.small, relay.MaxHello)
-	c.in.ReadAhead(stream.Conn)
-	c.bulk = bulk.Of(stream.Conn)
 	c.box.Init(
 		outbox.Limits{Bytes: urgentBytes, Frames: urgentFrames},
 		outbox.Limits{Bytes: max(queueBytes, s.cfg.MaxFrame+relay.HeaderLen), Frames: queueFrames},
@@ -177,10 +172,6 @@ func (c *session) read() error {
 		for f, ok := c.in.Next(); ok; f, ok = c.in.Next() {
 			c.handle(f)
 		}
-		if n := c.in.More(); n > 0 {
-			c.unpaid += n
-			continue
-		}
 		now := time.Now()
 		c.fwd.flush(c)
 		c.fwd.settle(c, now)
@@ -193,11 +184,9 @@ func (c *session) read() error {
 			return err
 		}
 		c.fit(n)
-		c.unpaid += n
-		if rate := c.server.cfg.Rate; rate > 0 && !c.pause(c.unpaid, rate) {
+		if rate := c.server.cfg.Rate; rate > 0 && !c.pause(n, rate) {
 			return net.ErrClosed
 		}
-		c.unpaid = 0
 	}
 }
 

@@ -73,11 +73,8 @@ func (c *session) lose(batch []*outbox.Block) {
 	}
 }
 
-// writeAll writes blocks, each as one record, all at once where that is possible.
+// writeAll writes blocks, each as one record.
 func (c *session) writeAll(batch []*outbox.Block) error {
-	if len(batch) > 1 {
-		c.bulk.Cork()
-	}
 	for _, block := range batch {
 		now := time.Now()
 		c.wrote.Store(now.UnixNano())
@@ -91,7 +88,7 @@ func (c *session) writeAll(batch []*outbox.Block) error {
 			return err
 		}
 	}
-	return c.bulk.Uncork()
+	return nil
 }
 
 // end closes the stream, which ends the reader. The first err is why.

@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"github.com/meshnet/meshnet/relay"
-	"github.com/meshnet/meshnet/relay/internal/bulk"
 	"github.com/meshnet/meshnet/relay/relayserver"
 )
 
@@ -56,7 +55,7 @@ func (w *tlsWorld) accept() {
 			return
 		}
 		w.wg.Go(func() {
-			session := tls.Server(bulk.New(conn), cfg)
+			session := tls.Server(conn, cfg)
 			if session.Handshake() != nil {
 				conn.Close()
 				return
@@ -75,7 +74,7 @@ func dialTLS(ctx context.Context, addr string) (relay.Stream, error) {
 	if err != nil {
 		return relay.Stream{}, err
 	}
-	session := tls.Client(bulk.New(conn), &tls.Config{
+	session := tls.Client(conn, &tls.Config{
 		InsecureSkipVerify: true, MinVersion: tls.VersionTLS13, DynamicRecordSizingDisabled: true,
 	})
 	if err := session.HandshakeContext(ctx); err != nil {
