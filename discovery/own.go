@@ -50,8 +50,13 @@ type observation struct {
 	admin bool
 }
 
-// NewOwn starts with what the user advertises.
+// NewOwn starts with what the user advertises, but for addresses that are not those of one host (unspecified, multicast,
+// broadcast) and port 0: members would take none of the addresses then.
 func NewOwn(static []netip.AddrPort) *Own {
+	static = slices.DeleteFunc(slices.Clone(static), func(a netip.AddrPort) bool {
+		ip := a.Addr().Unmap()
+		return !ip.IsValid() || ip.IsUnspecified() || ip.IsMulticast() || ip == netip.AddrFrom4([4]byte{255, 255, 255, 255}) || a.Port() == 0
+	})
 	return &Own{
 		static: static, observed: make(map[witness]observation), order: make(map[netip.AddrPort]int),
 	}

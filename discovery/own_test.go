@@ -100,6 +100,16 @@ func told12(o *Own) (list string) {
 	return list
 }
 
+// What members would refuse the whole list for is not told.
+func TestAdvertisedNonsense(t *testing.T) {
+	o := NewOwn([]netip.AddrPort{
+		ap("0.0.0.0:1"), ap("224.0.0.1:1"), ap("203.0.113.9:0"), ap("203.0.113.9:7"), ap("[::]:1"), ap("[ff02::1]:1"), ap("255.255.255.255:1"), {},
+	})
+	if got, want := told12(o), "203.0.113.9:7 static\n"; got != want {
+		t.Errorf("told %q, want %q", got, want)
+	}
+}
+
 // Where everything is known, the likeliest address comes first, and every address once.
 func TestEndpointsOfAllSources(t *testing.T) {
 	o := NewOwn([]netip.AddrPort{ap("203.0.113.50:9")})

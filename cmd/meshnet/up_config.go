@@ -216,6 +216,11 @@ func resolve(values []string, lookUp func(host string) ([]netip.Addr, error)) ([
 			out = append(out, netip.AddrPortFrom(addr.Unmap(), uint16(n)))
 		}
 	}
+	for _, a := range out {
+		if ip := a.Addr().Unmap(); ip.IsUnspecified() || ip.IsMulticast() || ip == netip.AddrFrom4([4]byte{255, 255, 255, 255}) {
+			return nil, &flagError{"advertise", fmt.Errorf("%s is not the address of one host", ip)}
+		}
+	}
 	return out, nil
 }
 

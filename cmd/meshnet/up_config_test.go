@@ -159,6 +159,12 @@ func TestUpConfig(t *testing.T) {
 	if _, err := parse(t, "--advertise gone.example:6", true); err == nil || errors.As(err, new(*flagError)) {
 		t.Errorf("a name that is not found: %v", err)
 	}
+	for _, addr := range []string{"0.0.0.0:5", "224.0.0.1:5", "255.255.255.255:5", "[::]:5", "[ff02::1]:5"} {
+		_, err := parse(t, "--advertise "+addr, true)
+		if wrong := new(flagError); !errors.As(err, &wrong) || wrong.flag != "advertise" {
+			t.Errorf("--advertise %s: %v", addr, err)
+		}
+	}
 }
 
 // A default proxy address that is taken is none to fail for, even when the other was given.
