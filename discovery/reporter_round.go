@@ -39,12 +39,17 @@ func (r *Reporter) targets(ctx context.Context, full bool) ([]Target, []ServerRe
 	wg.Wait()
 	var all []Target
 	var failed []ServerReport
+	local := r.cfg.Local()
 	for i, name := range names {
-		if errs[i] != nil {
+		usable := slices.DeleteFunc(found[i], func(a netip.AddrPort) bool { return !speaks(local, a.Addr()) })
+		switch {
+		case errs[i] != nil:
 			failed = append(failed, ServerReport{Server: name, Err: errs[i].Error()})
+		case len(usable) == 0:
+			failed = append(failed, ServerReport{Server: name, Err: "this host has no address of its family"})
 		}
 		count := map[bool]int{}
-		for _, a := range found[i] {
+		for _, a := range usable {
 			known := slices.ContainsFunc(all, func(t Target) bool { return t.Addr == a })
 			if is4 := a.Addr().Is4(); !known && count[is4] < perFamily && len(all) < maxTargets {
 				count[is4]++
@@ -53,6 +58,15 @@ func (r *Reporter) targets(ctx context.Context, full bool) ([]Target, []ServerRe
 		}
 	}
 	return all, failed
+}
+
+// speaks reports whether a host with these addresses may get to a server, as far as the family goes: a round waits for what
+// it has asked.
+func speaks(local []netip.AddrPort, server netip.Addr) bool {
+	return len(local) == 0 || slices.ContainsFunc(local, func(l netip.AddrPort) bool {
+		ip := l.Addr().Unmap()
+		return ip.Is4() == server.Is4() && (scopeOf(ip) >= scopeSite || scopeOf(ip) >= scopeOf(server))
+	})
 }
 
 func distinctNames(names []string) []string {

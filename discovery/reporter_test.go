@@ -368,6 +368,28 @@ func TestMovedAddress(t *testing.T) {
 	})
 }
 
+// A server that only has addresses of a family which this host does not have is not waited for.
+func TestFamilies(t *testing.T) {
+	servers := append([]string{"[2001:db8::1]:3478"}, twoServers...)
+	report(t, "198.51.100.1:7", servers, func(s *reporting) {
+		r := s.next(testWait + hairpinWait)
+		if r.IPv4 != ap("198.51.100.1:7") || len(r.STUN) != 3 || r.STUN[2].Server != servers[0] || r.STUN[2].Err == "" {
+			t.Errorf("got %+v", r)
+		}
+	})
+	local := []netip.AddrPort{ap("[fe80::1]:7"), ap("192.168.1.2:7")}
+	for addr, want := range map[string]bool{
+		"203.0.113.1": true, "10.0.0.1": true, "2001:db8::1": false, "fd00::1": false, "fe80::2": true,
+	} {
+		if got := speaks(local, netip.MustParseAddr(addr)); got != want {
+			t.Errorf("%s: %v", addr, got)
+		}
+		if !speaks(nil, netip.MustParseAddr(addr)) {
+			t.Errorf("%s without knowing our own", addr)
+		}
+	}
+}
+
 // The nearest server of each of two addresses and family.
 func TestNearest(t *testing.T) {
 	ms := time.Millisecond
