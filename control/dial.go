@@ -98,7 +98,7 @@ func (m *Mesh) dialSession(ctx context.Context, p netmap.Peer) (*session, error)
 	if _, err := conn.ReadPreface(); err != nil {
 		return nil, err
 	}
-	s := newSession(p.ID, dialer, conn)
+	s := newSession(p.ID, dialer, conn, m.jitter)
 	err = m.run(ctx, s)
 	m.ended(s, err)
 	return s, err

@@ -81,6 +81,7 @@ type Mesh struct {
 	intros        chan introPacket
 	introductions chan []datagram.Place
 	announced     *netmap.Map   // owned by Run
+	toSave        chan struct{} // there are facts to write
 	dirty         chan struct{} // the map may have changed, or there is somebody to dial
 	view          atomic.Pointer[join.View]
 	current       atomic.Pointer[netmap.Map]
@@ -119,7 +120,8 @@ type Mesh struct {
 	ownForeign  int                           // how often our card came back above ours with a foreign boot id
 	lastOwnCard time.Time
 	rng         *rand.Rand
-	saveErr     error
+	factsErr    error // why facts could not be written the last time
+	bookErr     error // why the address book could not be
 	keepAt      time.Time
 	changes     map[identity.PeerID]*bucket.Bucket
 	upPeers     map[identity.PeerID]bool // EventSessionUp was told
@@ -160,7 +162,8 @@ func New(cfg Config) (*Mesh, error) {
 	m := &Mesh{
 		cfg: cfg, log: cfg.Logger, self: cfg.Identity, network: genesis.Network(), store: cfg.Store, ledger: l,
 		intros: make(chan introPacket, introQueue), dirty: make(chan struct{}, 1),
-		cards: make(map[identity.PeerID]*Card), reaches: make(map[identity.PeerID]*Reach),
+		toSave: make(chan struct{}, 1),
+		cards:  make(map[identity.PeerID]*Card), reaches: make(map[identity.PeerID]*Reach),
 		book: cfg.Store.book, clock: newClock(time.Duration(cfg.Store.network.Skew) * time.Millisecond),
 		sessions: make(map[identity.PeerID]*session), dialing: make(map[identity.PeerID]bool),
 		provisional: make(map[netip.Addr]provisional), touched: make(map[identity.PeerID]struct{}),
@@ -342,6 +345,12 @@ func (m *Mesh) collect(u *update) []fact {
 	}
 	if len(u.facts) > 0 {
 		m.digestStale = true
+	}
+	if len(fresh)+len(u.facts) > 0 {
+		select {
+		case m.toSave <- struct{}{}:
+		default:
+		}
 	}
 	return append(fresh, u.facts...)
 }

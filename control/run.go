@@ -122,7 +122,7 @@ func (m *Mesh) accept(ctx context.Context, c net.Conn, opened func()) {
 	peer, member := m.whoHas(from)
 	switch {
 	case kind == wire.KindSession && member:
-		s := newSession(peer, acceptor, conn)
+		s := newSession(peer, acceptor, conn, m.jitter)
 		s.opened = opened
 		m.ended(s, m.run(ctx, s))
 	case kind == wire.KindJoin:

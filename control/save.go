@@ -8,23 +8,32 @@ import (
 )
 
 const (
-	flushEvery = 500 * time.Millisecond
+	flushAfter = 500 * time.Millisecond // facts wait for others to be written with
 	bookEvery  = 30 * time.Second
 )
 
-// save writes from time to time what changed.
+// save writes what changed, soon after it did. While nothing does it sleeps.
 func (m *Mesh) save(ctx context.Context) {
-	facts := time.NewTicker(flushEvery)
-	defer facts.Stop()
+	flush := time.NewTimer(0) // New may have left facts behind
+	defer flush.Stop()
 	book := time.NewTicker(bookEvery)
 	defer book.Stop()
+	soon := true // flush is set
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-facts.C:
+		case <-m.toSave:
+			if !soon {
+				soon = true
+				flush.Reset(flushAfter)
+			}
+		case <-flush.C:
+			soon = false
 			if err := m.flush(); err != nil {
 				m.log.Debug("save", "err", err) // health tells people
+				soon = true
+				flush.Reset(flushAfter)
 			}
 		case <-book.C:
 			if err := m.saveBook(); err != nil {
@@ -41,7 +50,7 @@ func (m *Mesh) flush() error {
 	m.mu.Lock()
 	unsaved := m.unsaved
 	if m.unsaved = nil; len(unsaved) == 0 {
-		m.saveErr = nil
+		m.factsErr = nil
 		m.mu.Unlock()
 		return nil
 	}
@@ -62,7 +71,7 @@ func (m *Mesh) flush() error {
 		}
 	}
 	m.mu.Lock()
-	m.saveErr = err
+	m.factsErr = err
 	m.unsaved = slices.Concat(statements, cards, m.unsaved)
 	m.mu.Unlock()
 	return err
@@ -118,8 +127,8 @@ func (m *Mesh) saveBook() error {
 		m.store.network.Skew = before
 	}
 	m.book.changed = m.book.changed || bookErr != nil
-	if networkErr != nil || bookErr != nil {
-		m.saveErr = errors.Join(networkErr, bookErr)
+	if moved || file != nil {
+		m.bookErr = errors.Join(networkErr, bookErr)
 	}
 	return errors.Join(networkErr, bookErr)
 }
@@ -128,5 +137,5 @@ func (m *Mesh) saveBook() error {
 func (m *Mesh) SaveError() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.saveErr
+	return errors.Join(m.factsErr, m.bookErr)
 }

@@ -14,10 +14,8 @@ import (
 )
 
 const (
-	startFor  = 10 * time.Second // the five steps
-	pingEvery = 5 * time.Second
-	deadAfter = 15 * time.Second // without a frame
-	writeFor  = 10 * time.Second
+	startFor = 10 * time.Second // the five steps
+	writeFor = 10 * time.Second
 	// paceBytes is how many bytes a second a session sends when it has more than a burst of them.
 	paceBytes = 2 << 20
 	paceBurst = 4 << 20
@@ -29,6 +27,8 @@ type session struct {
 	role role
 	conn *wire.Conn
 	out  *outbox
+	// pulse is the writer's, but for what is heard.
+	pulse *pulse
 
 	state   state         // owned by run's reader
 	initial []byte        // our INITIAL as sent; owned by the reader
@@ -50,9 +50,9 @@ type session struct {
 
 type cardKnown struct{ card, reach uint64 }
 
-func newSession(peer identity.PeerID, r role, conn *wire.Conn) *session {
+func newSession(peer identity.PeerID, r role, conn *wire.Conn, spread func() float64) *session {
 	return &session{
-		peer: peer, role: r, conn: conn, out: newOutbox(),
+		peer: peer, role: r, conn: conn, out: newOutbox(), pulse: newPulse(time.Now(), spread),
 		known: make(map[identity.Hash]struct{}), cards: make(map[identity.PeerID]cardKnown),
 		change: make(chan struct{}, 1), signalsTo: make(map[identity.PeerID]*bucket.Bucket),
 	}
@@ -99,6 +99,7 @@ func (m *Mesh) read(ctx context.Context, s *session, started func()) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
+		s.pulse.hear(time.Now())
 		before := s.state
 		if err := m.handle(s, t, body); err != nil {
 			return err
@@ -113,8 +114,8 @@ func (m *Mesh) read(ctx context.Context, s *session, started func()) error {
 
 // write sends what waits, pings, and compares digests from time to time.
 func (m *Mesh) write(ctx context.Context, s *session) {
-	pings := time.NewTicker(pingEvery)
-	defer pings.Stop()
+	beat := time.NewTimer(0)
+	defer beat.Stop()
 	entropy := newEntropy(m.jitter)
 	timer := time.NewTimer(entropy.next())
 	defer timer.Stop()
@@ -125,8 +126,7 @@ func (m *Mesh) write(ctx context.Context, s *session) {
 			m.sayGoodbye(s)
 			return
 		case <-s.out.wake:
-		case <-pings.C:
-			m.queuePing(s)
+		case <-beat.C:
 		case <-s.change:
 			entropy.changed()
 			timer.Reset(entropy.next())
@@ -134,10 +134,16 @@ func (m *Mesh) write(ctx context.Context, s *session) {
 			m.queueDigest(s)
 			timer.Reset(entropy.next())
 		}
-		if !s.drain(ctx, &pace) {
+		ask, dead := s.pulse.due(time.Now())
+		if ask {
+			m.queuePing(s)
+		}
+		if dead || !s.drain(ctx, &pace) {
 			s.conn.Abort() // the reader ends too
 			return
 		}
+		now := time.Now()
+		beat.Reset(s.pulse.next(now).Sub(now))
 	}
 }
 
@@ -153,6 +159,9 @@ func (s *session) drain(ctx context.Context, pace *pacer) bool {
 			break
 		}
 		for _, f := range next {
+			if f.kind == typeFacts || f.kind == typeHave || f.kind == typeWant {
+				s.pulse.told(time.Now())
+			}
 			if s.conn.WriteRaw(f.kind, f.body) != nil {
 				return false
 			}

@@ -3,6 +3,7 @@ package tunnel
 import (
 	"fmt"
 
+	"golang.org/x/sys/unix"
 	"golang.zx2c4.com/wireguard/tun"
 
 	"github.com/meshnet/meshnet/tunnel/offload"
@@ -15,9 +16,9 @@ type linuxHost struct {
 	queue *offload.Queue
 }
 
-// openHost makes the interface. Naming, MTU and events are the wireguard module's.
+// openHost makes the interface.
 func openHost(name string, mtu int) (host, error) {
-	dev, err := tun.CreateTUN(name, mtu)
+	dev, err := createTUN(name, mtu)
 	if err != nil {
 		return nil, err
 	}
@@ -30,6 +31,46 @@ func openHost(name string, mtu int) (host, error) {
 		return nil, fmt.Errorf("set up %s: %w", name, err)
 	}
 	return h, nil
+}
+
+// createTUN makes a TUN device with the header that superpackets need. The wireguard module's own function would also
+// wake up every second to watch the interface, of which platform knows already.
+func createTUN(name string, mtu int) (tun.Device, error) {
+	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open /dev/net/tun: %w", err)
+	}
+	request, err := unix.NewIfreq(name)
+	if err == nil {
+		request.SetUint16(unix.IFF_TUN | unix.IFF_NO_PI | unix.IFF_VNET_HDR)
+		err = unix.IoctlIfreq(fd, unix.TUNSETIFF, request)
+	}
+	if err == nil {
+		err = setMTU(request.Name(), mtu)
+	}
+	if err != nil {
+		unix.Close(fd)
+		return nil, fmt.Errorf("make interface %s: %w", name, err)
+	}
+	dev, _, err := tun.CreateUnmonitoredTUNFromFD(fd)
+	if err != nil {
+		unix.Close(fd)
+	}
+	return dev, err
+}
+
+func setMTU(name string, mtu int) error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	request, err := unix.NewIfreq(name)
+	if err != nil {
+		return err
+	}
+	request.SetUint32(uint32(mtu))
+	return unix.IoctlIfreq(fd, unix.SIOCSIFMTU, request)
 }
 
 func (h *linuxHost) name() string { return h.label }
