@@ -28,7 +28,7 @@ func (m *Mesh) makeCard(last *Card) fact {
 	m.myCard = c.sign(m.self, m.network.ID)
 	m.cards[c.Node] = m.myCard
 	m.renamed = m.renamed || last == nil || last.Name != c.Name
-	m.touch(c.Node, time.Now())
+	m.touch(c.Node, m.wall())
 	m.digestStale = true
 	return cardFact(m.myCard)
 }
@@ -58,7 +58,7 @@ func (m *Mesh) mergeCard(u *update, raw []byte) error {
 		u.seen(f)
 		m.cards[c.Node] = c
 		m.renamed = m.renamed || old == nil || old.Name != c.Name
-		m.touch(c.Node, time.Now())
+		m.touch(c.Node, m.wall())
 		u.facts = append(u.facts, f)
 	}
 	return nil
@@ -89,7 +89,7 @@ func (m *Mesh) mergeReach(u *update, raw []byte) error {
 	case !m.tooFarAhead(r.Seq) && m.mayChange(r.Node):
 		u.seen(f)
 		m.reaches[r.Node] = r
-		m.touch(r.Node, time.Now())
+		m.touch(r.Node, m.wall())
 		u.facts = append(u.facts, f)
 	}
 	return nil
@@ -109,7 +109,7 @@ func (m *Mesh) mayChange(id identity.PeerID) bool {
 		b = new(bucket.Bucket)
 		m.changes[id] = b
 	}
-	return b.Take(time.Now(), changeRate, changeBurst)
+	return b.Take(m.wall(), changeRate, changeBurst)
 }
 
 // knows reports whether a node was ever admitted: nobody fills our memory with strangers. Called with mu held.
@@ -135,9 +135,9 @@ func (m *Mesh) meetSelf(u *update, c *Card) {
 			u.tell(Event{Type: EventIdentityCloned, Peer: c.Node})
 		}
 	}
-	if m.ownForeign > 1 && time.Since(m.lastOwnCard) < time.Minute {
+	if m.ownForeign > 1 && m.wall().Sub(m.lastOwnCard) < time.Minute {
 		return
 	}
-	m.lastOwnCard = time.Now()
+	m.lastOwnCard = m.wall()
 	u.facts = append(u.facts, m.makeCard(c))
 }

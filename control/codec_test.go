@@ -141,7 +141,7 @@ func FuzzMessages(f *testing.F) {
 	f.Add(uint16(typeClose), dcbor.Marshal(&closing{reasonGoodbye}))
 	f.Fuzz(func(t *testing.T, kind uint16, body []byte) {
 		for st := range stateClosed {
-			s := newSession(someone.ID(), acceptor, nil, half)
+			s := m.newSession(someone.ID(), acceptor, func() {})
 			s.state = st
 			_ = m.handle(s, wire.Type(kind), body) // any error will do; a panic will not
 			if members := len(m.Members()); members != 1 {

@@ -35,7 +35,7 @@ func (m *Mesh) dialDue(ctx context.Context, wg *sync.WaitGroup) {
 		return
 	}
 	var due []netmap.Peer
-	now := time.Now()
+	now := m.wall()
 	m.mu.Lock()
 	for m.dialRoom() > 0 {
 		id, ok := m.book.take(now)
@@ -65,7 +65,7 @@ func (m *Mesh) dial(ctx context.Context, p netmap.Peer) {
 		delete(m.dialing, p.ID) // else it was when the session was established
 	}
 	if m.sessions[p.ID] == nil && ctx.Err() == nil {
-		m.book.dialed(time.Now(), p.ID, false, m.rng.Float64())
+		m.book.dialed(m.wall(), p.ID, false, m.rng.Float64())
 	}
 	m.lineUp(p.ID)
 	duplicate := closedFor(err, reasonDuplicate)
@@ -98,10 +98,7 @@ func (m *Mesh) dialSession(ctx context.Context, p netmap.Peer) (*session, error)
 	if _, err := conn.ReadPreface(); err != nil {
 		return nil, err
 	}
-	s := newSession(p.ID, dialer, conn, m.jitter)
-	err = m.run(ctx, s)
-	m.ended(s, err)
-	return s, err
+	return m.run(ctx, p.ID, dialer, conn, nil)
 }
 
 func reasonOf(err error) string {

@@ -108,7 +108,7 @@ func (m *Mesh) sketch() *sketch {
 		s.keys = slices.Clone(m.store.network.Keys)
 	}
 	s.whole = s.state != m.drawn.state || s.rekey || m.renamed || !m.namesDue.IsZero() && !now.Before(m.namesDue)
-	if !s.whole && (m.drawAt.IsZero() || time.Now().Before(m.drawAt)) {
+	if !s.whole && (m.drawAt.IsZero() || m.wall().Before(m.drawAt)) {
 		return nil
 	}
 	if s.state != m.drawn.state {

@@ -193,19 +193,31 @@ func TestMeshClock(t *testing.T) {
 
 func TestEntropyGrowsRare(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
-	e := newEntropy(rng.Float64)
+	now := time.Now()
+	e := newEntropy(now, rng.Float64)
 	var waits []string
 	last := time.Duration(0)
 	for range 8 {
-		wait := e.next()
-		waits = append(waits, fmt.Sprint(wait.Round(time.Second)))
-		last = wait
+		last = e.at.Sub(now)
+		waits = append(waits, fmt.Sprint(last.Round(time.Second)))
+		if e.due(e.at.Add(-1)) {
+			t.Fatal("due too early")
+		}
+		now = e.at
+		if !e.due(now) {
+			t.Fatal("not due")
+		}
 	}
 	if last < maxEntropy*3/4 || last > maxEntropy*5/4 {
 		t.Fatalf("waits %v", waits)
 	}
-	e.changed()
-	if wait := e.next(); wait > firstEntropy*5/4 {
+	e.changed(now)
+	after := e.at
+	if wait := after.Sub(now); wait > firstEntropy*5/4 {
 		t.Fatalf("after a change: %v", wait)
+	}
+	e.changed(now.Add(time.Second))
+	if e.at.After(after) {
+		t.Fatal("another change puts it off")
 	}
 }

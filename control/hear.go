@@ -81,7 +81,7 @@ func (m *Mesh) Sample(id identity.PeerID, ahead time.Duration) {
 }
 
 func (m *Mesh) listen(h heard) {
-	h.at = time.Now()
+	h.at = m.wall()
 	m.ear.put(h)
 	m.poke()
 }
@@ -107,7 +107,7 @@ func (m *Mesh) hear() {
 			}
 		}
 	}
-	now := m.clock.skew(time.Now())
+	now := m.clock.skew(m.wall())
 	m.skew.Store(int64(now))
 	if (now - m.skewTold).Abs() >= tellSkew {
 		m.skewTold = now

@@ -74,7 +74,7 @@ func TestHints(t *testing.T) {
 				r.Node, r.Seq = other.ID(), 5
 				m.reaches[other.ID()] = r.sign(other, m.network.ID)
 				m.touch(other.ID(), time.Now())
-				m.sessions[other.ID()] = newSession(other.ID(), dialer, nil, half)
+				m.sessions[other.ID()] = m.newSession(other.ID(), dialer, nil)
 				m.sessions[other.ID()].done = true
 			}
 			if c.worked != "" {

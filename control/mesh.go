@@ -37,6 +37,8 @@ type Config struct {
 	Port     uint16  // of the underlay socket
 	RelayURL string  // of the relay server that this node runs; "": none
 
+	// Now is the host's clock. nil: time.Now.
+	Now func() time.Time
 	// Dial opens a control stream to a control address.
 	Dial func(ctx context.Context, to netip.AddrPort) (net.Conn, error)
 	// Listener accepts control streams.
@@ -74,6 +76,7 @@ type Provisional struct {
 // Mesh is a member's side of its network. Safe for concurrent use.
 type Mesh struct {
 	cfg           Config
+	wall          func() time.Time
 	log           *slog.Logger
 	self          *identity.Identity
 	network       netmap.Network
@@ -151,6 +154,9 @@ func New(cfg Config) (*Mesh, error) {
 	if cfg.RelayURL != "" && !ledger.ValidRelayURL(cfg.RelayURL) {
 		return nil, ledger.ErrOffer
 	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
 	genesis, err := cfg.Store.genesis()
 	if err != nil {
 		return nil, err
@@ -160,7 +166,7 @@ func New(cfg Config) (*Mesh, error) {
 		return nil, err
 	}
 	m := &Mesh{
-		cfg: cfg, log: cfg.Logger, self: cfg.Identity, network: genesis.Network(), store: cfg.Store, ledger: l,
+		cfg: cfg, wall: cfg.Now, log: cfg.Logger, self: cfg.Identity, network: genesis.Network(), store: cfg.Store, ledger: l,
 		intros: make(chan introPacket, introQueue), dirty: make(chan struct{}, 1),
 		toSave: make(chan struct{}, 1),
 		cards:  make(map[identity.PeerID]*Card), reaches: make(map[identity.PeerID]*Reach),
@@ -252,7 +258,7 @@ func (m *Mesh) cardFacts() []fact {
 
 // now is the mesh's time. Called with mu held.
 func (m *Mesh) now() time.Time {
-	t := time.Now()
+	t := m.wall()
 	return t.Add(m.clock.skew(t))
 }
 
@@ -312,11 +318,7 @@ func (m *Mesh) update(f func(u *update) error) error {
 		}
 	}
 	for _, p := range pushes {
-		p.to.out.put(p.frames...)
-		select {
-		case p.to.change <- struct{}{}:
-		default:
-		}
+		p.to.out.push(p.frames...)
 	}
 	if changed {
 		m.poke()
@@ -360,7 +362,7 @@ func (m *Mesh) raiseFloor(from int) {
 	for s := range m.ledger.Statements(from) {
 		st, err := ledger.ParseStatement(s, m.network.ID)
 		if err == nil && st.Author == m.ledger.Genesis().Founder {
-			m.clock.raise(time.Now(), time.UnixMilli(int64(st.Time)))
+			m.clock.raise(m.wall(), time.UnixMilli(int64(st.Time)))
 		}
 	}
 }

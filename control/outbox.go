@@ -31,6 +31,7 @@ type outbox struct {
 	bytes   int     // guarded by mu
 	over    bool    // too much waited; guarded by mu
 	signals []frame // guarded by mu
+	fresh   bool    // something changed that both sides ought to know; guarded by mu
 }
 
 func newOutbox() *outbox { return &outbox{wake: make(chan struct{}, 1)} }
@@ -48,6 +49,23 @@ func (o *outbox) put(frames ...frame) {
 	}
 	o.mu.Unlock()
 	o.rouse()
+}
+
+// push queues frames of what changed.
+func (o *outbox) push(frames ...frame) {
+	o.mu.Lock()
+	o.fresh = true
+	o.mu.Unlock()
+	o.put(frames...)
+}
+
+// changed reports whether anything was pushed since the last time.
+func (o *outbox) changed() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	fresh := o.fresh
+	o.fresh = false
+	return fresh
 }
 
 func (o *outbox) rouse() {

@@ -3,7 +3,6 @@ package control
 import (
 	"net/netip"
 	"slices"
-	"time"
 
 	"github.com/meshnet/meshnet/control/ledger"
 	"github.com/meshnet/meshnet/identity"
@@ -99,7 +98,7 @@ func (m *Mesh) makeReach() fact {
 	r.cut()
 	m.myReach = r.sign(m.self, m.network.ID)
 	m.reaches[r.Node] = m.myReach
-	m.touch(r.Node, time.Now())
+	m.touch(r.Node, m.wall())
 	m.digestStale = true
 	return reachFact(m.myReach)
 }

@@ -58,15 +58,15 @@ func (m *Mesh) answer(ctx context.Context) {
 		case in = <-m.intros:
 		case places := <-m.introductions:
 			for _, p := range places {
-				if err := asker.Ask(time.Now(), p); err != nil {
+				if err := asker.Ask(m.wall(), p); err != nil {
 					m.log.Debug("introduce", "err", err)
 					continue
 				}
-				asked[p] = time.Now().Add(introduceFor)
+				asked[p] = m.wall().Add(introduceFor)
 			}
 		case <-timer.C:
 		}
-		now := time.Now()
+		now := m.wall()
 		if in.pkt != nil {
 			m.handleIntro(now, answerer, asker, in)
 			count := answerer.Counters()
@@ -90,7 +90,7 @@ func (m *Mesh) sendDue(now time.Time, asker *join.Asker) time.Duration {
 	if next.IsZero() {
 		return time.Hour
 	}
-	return max(time.Until(next), time.Millisecond)
+	return max(next.Sub(m.wall()), time.Millisecond)
 }
 
 func (m *Mesh) handleIntro(now time.Time, answerer *join.Answerer, asker *join.Asker, in introPacket) {
@@ -153,7 +153,7 @@ func (m *Mesh) recorded(req *join.Request) bool {
 
 func (m *Mesh) addProvisional(p Provisional) {
 	m.mu.Lock()
-	now := time.Now()
+	now := m.wall()
 	m.provisional[p.Control] = provisional{p, now.Add(provisionalFor), now.Add(settleFor)}
 	m.mu.Unlock()
 	m.poke() // Run takes it down in time
@@ -249,13 +249,13 @@ func (m *Mesh) found(a *join.Answer) {
 	if a.Word != "" || m.current.Load().Peer(a.Node) == nil {
 		return
 	}
-	m.tell(Event{Type: EventFound, Peer: a.Node, Place: a.From, Skew: int64(time.Until(a.Time))})
+	m.tell(Event{Type: EventFound, Peer: a.Node, Place: a.From, Skew: int64(a.Time.Sub(m.wall()))})
 	m.Nudge(a.Node)
 }
 
 // introduce sends Intros to a member that does not answer otherwise, wherever it may be, at most once in introduceEvery.
 func (m *Mesh) introduce(p *netmap.Peer) {
-	now, places := time.Now(), addressed(p.Endpoints)
+	now, places := m.wall(), addressed(p.Endpoints)
 	if relayed(p) {
 		places = append(places, datagram.Place{Relay: p.ID})
 	}
@@ -315,7 +315,7 @@ func (m *Mesh) let(conn *wire.Conn, from netip.Addr) {
 	var proof ledger.Proof
 	var err error
 	if ok {
-		p.until = time.Now().Add(provisionalFor)
+		p.until = m.wall().Add(provisionalFor)
 		m.provisional[from] = p
 		proof, err = m.ledger.Proof(m.self.ID())
 	}

@@ -54,7 +54,7 @@ func (m *Mesh) Run(ctx context.Context) error {
 
 // rest is how long Run has nothing to do, unless it is woken.
 func (m *Mesh) rest() time.Duration {
-	now := time.Now()
+	now := m.wall()
 	next := now.Add(maxRest)
 	sooner := func(t time.Time) {
 		if t.Before(next) {
@@ -122,9 +122,7 @@ func (m *Mesh) accept(ctx context.Context, c net.Conn, opened func()) {
 	peer, member := m.whoHas(from)
 	switch {
 	case kind == wire.KindSession && member:
-		s := newSession(peer, acceptor, conn, m.jitter)
-		s.opened = opened
-		m.ended(s, m.run(ctx, s))
+		_, _ = m.run(ctx, peer, acceptor, conn, opened) // told already
 	case kind == wire.KindJoin:
 		m.let(conn, from)
 	}
@@ -207,7 +205,7 @@ func (m *Mesh) refuse(s *session, reason string) error {
 // end makes a session of ours end with a reason. Called with mu held.
 func (m *Mesh) end(s *session, reason string) {
 	s.reason = reason
-	s.conn.Abort()
+	s.abort()
 	if m.sessions[s.peer] == s {
 		delete(m.sessions, s.peer)
 		m.notePartners()
@@ -236,7 +234,7 @@ func (m *Mesh) established(s *session) {
 		s.done = true
 		m.notePartners()
 		delete(m.dialing, s.peer)
-		m.book.dialed(time.Now(), s.peer, true, 0)
+		m.book.dialed(m.wall(), s.peer, true, 0)
 		m.counts.sessions.Add(1)
 		if !m.upPeers[s.peer] {
 			m.upPeers[s.peer] = true
@@ -285,7 +283,7 @@ func faultOf(err error) string {
 
 // housekeep does what time alone calls for.
 func (m *Mesh) housekeep() {
-	now := time.Now()
+	now := m.wall()
 	m.mu.Lock()
 	for addr, p := range m.provisional {
 		if !now.Before(p.until) {

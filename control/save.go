@@ -105,7 +105,7 @@ func (m *Mesh) saveBook() error {
 	defer m.saving.Unlock()
 	m.hear()
 	m.mu.Lock()
-	skew := int64(m.clock.skew(time.Now()) / time.Millisecond)
+	skew := int64(m.clock.skew(m.wall()) / time.Millisecond)
 	moved := (skew-m.store.network.Skew) > 60_000 || (skew-m.store.network.Skew) < -60_000
 	before := m.store.network.Skew
 	m.store.network.Skew = skew

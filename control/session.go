@@ -1,10 +1,8 @@
 package control
 
 import (
-	"context"
 	"errors"
 	"net/netip"
-	"sync"
 	"time"
 
 	"github.com/meshnet/meshnet/control/wire"
@@ -13,22 +11,15 @@ import (
 	"github.com/meshnet/meshnet/internal/dcbor"
 )
 
-const (
-	startFor = 10 * time.Second // the five steps
-	writeFor = 10 * time.Second
-	// paceBytes is how many bytes a second a session sends when it has more than a burst of them.
-	paceBytes = 2 << 20
-	paceBurst = 4 << 20
-)
-
-// session is one control stream with a member. run owns it; what Mesh knows of it is guarded by Mesh.mu.
+// session is one side of a control stream with a member: what it says to what comes, and to time. Whoever drives it moves
+// the bytes (drive.go). What Mesh knows of it is guarded by Mesh.mu.
 type session struct {
-	peer identity.PeerID
-	role role
-	conn *wire.Conn
-	out  *outbox
-	// pulse is the writer's, but for what is heard.
-	pulse *pulse
+	peer    identity.PeerID
+	role    role
+	abort   func() // makes the stream end; may be called at any time
+	out     *outbox
+	pulse   *pulse   // the writer's, but for what is heard
+	entropy *entropy // the writer's
 
 	state   state         // owned by run's reader
 	initial []byte        // our INITIAL as sent; owned by the reader
@@ -43,170 +34,72 @@ type session struct {
 	done   bool                          // the five steps are over; guarded by Mesh.mu
 	known  map[identity.Hash]struct{}    // statements and records that the peer has; guarded by Mesh.mu
 	cards  map[identity.PeerID]cardKnown // guarded by Mesh.mu
-	opened func()                        // called once the five steps are over; may be nil
-	change chan struct{}                 // something changed: compare digests soon
 	reason string                        // why it ended; guarded by Mesh.mu
 }
 
 type cardKnown struct{ card, reach uint64 }
 
-func newSession(peer identity.PeerID, r role, conn *wire.Conn, spread func() float64) *session {
+func (m *Mesh) newSession(peer identity.PeerID, r role, abort func()) *session {
+	now := m.wall()
 	return &session{
-		peer: peer, role: r, conn: conn, out: newOutbox(), pulse: newPulse(time.Now(), spread),
+		peer: peer, role: r, abort: abort, out: newOutbox(),
+		pulse: newPulse(now, m.jitter), entropy: newEntropy(now, m.jitter),
 		known: make(map[identity.Hash]struct{}), cards: make(map[identity.PeerID]cardKnown),
-		change: make(chan struct{}, 1), signalsTo: make(map[identity.PeerID]*bucket.Bucket),
+		signalsTo: make(map[identity.PeerID]*bucket.Bucket),
 	}
 }
 
-// run speaks with the peer until the stream or ctx ends. It returns why.
-func (m *Mesh) run(ctx context.Context, s *session) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	var wg sync.WaitGroup
-	stop := context.AfterFunc(ctx, s.conn.Abort)
-	defer stop()
-	start := time.AfterFunc(startFor, cancel)
-	defer start.Stop()
-	wg.Go(func() {
-		m.write(ctx, s)
-		cancel()
-	})
-	err := m.read(ctx, s, func() {
-		start.Stop()
-		if s.opened != nil {
-			s.opened()
-		}
-	})
-	m.leave(s, err)
-	cancel()
-	wg.Wait()
-	s.conn.Close()
-	return err
-}
-
-// read handles what comes, in order.
-func (m *Mesh) read(ctx context.Context, s *session, started func()) error {
+// begin says the first word, if it is ours.
+func (m *Mesh) begin(s *session) error {
 	if s.role == dialer {
-		if err := m.sendInitial(s); err != nil {
-			return err
-		}
+		return m.sendInitial(s)
 	}
-	for {
-		t, body, err := s.conn.ReadMessage()
-		if err != nil {
-			return err
-		}
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		s.pulse.hear(time.Now())
-		before := s.state
-		if err := m.handle(s, t, body); err != nil {
-			return err
-		}
-		if s.state == stateDone && before != stateDone {
-			m.established(s)
-			started()
-			s.conn.SetReadFor(deadAfter)
-		}
-	}
+	return nil
 }
 
-// write sends what waits, pings, and compares digests from time to time.
-func (m *Mesh) write(ctx context.Context, s *session) {
-	beat := time.NewTimer(0)
-	defer beat.Stop()
-	entropy := newEntropy(m.jitter)
-	timer := time.NewTimer(entropy.next())
-	defer timer.Stop()
-	pace := pacer{last: time.Now()}
-	for {
-		select {
-		case <-ctx.Done():
-			m.sayGoodbye(s)
-			return
-		case <-s.out.wake:
-		case <-beat.C:
-		case <-s.change:
-			entropy.changed()
-			timer.Reset(entropy.next())
-		case <-timer.C:
-			m.queueDigest(s)
-			timer.Reset(entropy.next())
-		}
-		ask, dead := s.pulse.due(time.Now())
-		if ask {
-			m.queuePing(s)
-		}
-		if dead || !s.drain(ctx, &pace) {
-			s.conn.Abort() // the reader ends too
-			return
-		}
-		now := time.Now()
-		beat.Reset(s.pulse.next(now).Sub(now))
+// receive handles a message, in order with the others. up: it ended the five steps.
+func (m *Mesh) receive(s *session, t wire.Type, body []byte) (up bool, err error) {
+	s.pulse.hear(m.wall())
+	before := s.state
+	if err := m.handle(s, t, body); err != nil {
+		return false, err
 	}
+	if s.state == stateDone && before != stateDone {
+		m.established(s)
+		return true, nil
+	}
+	return false, nil
 }
 
-// drain sends what waits, signals ahead of each other frame. It reports whether the stream goes on.
-func (s *session) drain(ctx context.Context, pace *pacer) bool {
-	frames, over := s.out.take()
-	for {
-		next := s.out.takeSignals()
-		if len(frames) > 0 {
-			next, frames = append(next, frames[0]), frames[1:]
-		}
-		if len(next) == 0 {
-			break
-		}
-		for _, f := range next {
-			if f.kind == typeFacts || f.kind == typeHave || f.kind == typeWant {
-				s.pulse.told(time.Now())
-			}
-			if s.conn.WriteRaw(f.kind, f.body) != nil {
-				return false
-			}
-			if !pace.sent(ctx, len(f.body)) {
-				return true // write says goodbye
-			}
-		}
+// tick queues what time calls for. It reports false when the peer is gone.
+func (m *Mesh) tick(s *session) bool {
+	now := m.wall()
+	if s.out.changed() {
+		s.entropy.changed(now)
 	}
-	if over {
-		_ = s.conn.WriteMessage(typeClose, &closing{reasonSlow}) // best effort: the stream ends anyway
+	if s.entropy.due(now) {
+		m.queueDigest(s)
 	}
-	return !over
+	ask, dead := s.pulse.due(now)
+	if ask {
+		m.queuePing(s)
+	}
+	return !dead
 }
 
-// sayGoodbye sends the reason of an end that we chose.
-func (m *Mesh) sayGoodbye(s *session) {
-	m.mu.Lock()
-	reason := s.reason
-	m.mu.Unlock()
-	if reason != "" {
-		_ = s.conn.WriteMessage(typeClose, &closing{reason}) // best effort: the stream ends anyway
+// next is when to tick again.
+func (s *session) next(now time.Time) time.Time {
+	next := s.pulse.next(now)
+	if s.entropy.at.Before(next) {
+		next = s.entropy.at
 	}
+	return next
 }
 
-// pacer bounds the bytes per second of a session. Owned by its writer.
-type pacer struct {
-	last  time.Time
-	ahead float64 // bytes sent beyond the pace
-}
-
-// sent notes n bytes and waits when there were too many. It reports false when ctx ended.
-func (p *pacer) sent(ctx context.Context, n int) bool {
-	now := time.Now()
-	p.ahead = max(0, p.ahead-now.Sub(p.last).Seconds()*paceBytes) + float64(n)
-	p.last = now
-	if p.ahead <= paceBurst {
-		return true
-	}
-	wait := time.NewTimer(time.Duration((p.ahead - paceBurst) / paceBytes * float64(time.Second)))
-	defer wait.Stop()
-	select {
-	case <-wait.C:
-		return true
-	case <-ctx.Done():
-		return false
+// noteSent notes a frame that the peer ought to have.
+func (s *session) noteSent(now time.Time, f frame) {
+	if f.kind == typeFacts || f.kind == typeHave || f.kind == typeWant {
+		s.pulse.told(now)
 	}
 }
 
@@ -215,20 +108,41 @@ const (
 	maxEntropy   = 10 * time.Minute
 )
 
-// entropy says when to compare digests: 30 s after a change, then ever more rarely up to 10 min.
+// entropy says when to compare digests: 30 s after a change, then ever more rarely up to 10 min. Owned by the writer.
 type entropy struct {
 	wait   time.Duration
+	at     time.Time
 	jitter func() float64
 }
 
-func newEntropy(jitter func() float64) *entropy { return &entropy{firstEntropy, jitter} }
+func newEntropy(now time.Time, jitter func() float64) *entropy {
+	e := &entropy{wait: firstEntropy, jitter: jitter}
+	e.plan(now)
+	return e
+}
 
-func (e *entropy) changed() { e.wait = firstEntropy }
+// changed begins anew.
+func (e *entropy) changed(now time.Time) {
+	before := e.at
+	e.wait = firstEntropy
+	e.plan(now)
+	if before.Before(e.at) {
+		e.at = before // or constant change would put it off for ever
+	}
+}
 
-func (e *entropy) next() time.Duration {
-	wait := e.wait + time.Duration((e.jitter()-0.5)*float64(e.wait)/2)
+// due reports whether it is time, once.
+func (e *entropy) due(now time.Time) bool {
+	if now.Before(e.at) {
+		return false
+	}
+	e.plan(now)
+	return true
+}
+
+func (e *entropy) plan(now time.Time) {
+	e.at = now.Add(e.wait + time.Duration((e.jitter()-0.5)*float64(e.wait)/2))
 	e.wait = min(2*e.wait, maxEntropy)
-	return wait
 }
 
 // handle takes one message.
@@ -391,7 +305,7 @@ func (m *Mesh) handleTraffic(s *session, t wire.Type, body []byte) error {
 }
 
 func (m *Mesh) queuePing(s *session) {
-	s.out.put(encode(typePing, &ping{Nonce: m.nonce(), Time: uint64(max(0, time.Now().UnixMilli()))}))
+	s.out.put(encode(typePing, &ping{Nonce: m.nonce(), Time: uint64(max(0, m.wall().UnixMilli()))}))
 }
 
 // observe is the underlay address that a peer's packets come from; zero when a relay brings them.

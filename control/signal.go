@@ -75,7 +75,7 @@ func (m *Mesh) Signal(to identity.PeerID, pkt []byte) bool {
 // waysTo are the sessions to send a signal over. Among others than the target and its homes everybody has a turn.
 func (m *Mesh) waysTo(target *netmap.Peer) []*session {
 	var ways []*session
-	with, now := m.partners.Load(), time.Now()
+	with, now := m.partners.Load(), m.wall()
 	add := func(s *session) {
 		if s != nil && len(ways) < signalWays && !slices.Contains(ways, s) && !s.noRoute.to(target.ID, now) {
 			ways = append(ways, s)
@@ -104,7 +104,7 @@ func (m *Mesh) handleSignal(s *session, body []byte) error {
 	if err := dcbor.Unmarshal(body, &sig); err != nil || len(sig.Payload) == 0 || len(sig.Payload) > maxSignal {
 		return errProtocol
 	}
-	now := time.Now()
+	now := m.wall()
 	if !s.signals.Take(now, signalRate, signalRate) {
 		m.counts.signalsLimited.Add(1)
 		return nil
@@ -147,7 +147,7 @@ func (m *Mesh) handleNoRoute(s *session, body []byte) error {
 	if err := dcbor.Unmarshal(body, &n); err != nil {
 		return errProtocol
 	}
-	s.noRoute.add(n.Target, time.Now())
+	s.noRoute.add(n.Target, m.wall())
 	return nil
 }
 

@@ -195,7 +195,7 @@ func TestSignalNeverReturns(t *testing.T) {
 		a := w.members[1]
 		s := m.partners.Load().of[a.id.ID()]
 		for _, target := range []identity.PeerID{a.id.ID(), {9}} {
-			other := newSession(a.id.ID(), acceptor, nil, half) // as the reader of the session with a
+			other := m.newSession(a.id.ID(), acceptor, func() {}) // as the reader of the session with a
 			if err := m.handleSignal(other, dcbor.Marshal(&signal{Target: target, Payload: []byte("x")})); err != nil {
 				t.Fatal(err)
 			}
@@ -271,7 +271,7 @@ func TestSignalQueue(t *testing.T) {
 func TestSignalDoesNotWait(t *testing.T) {
 	c := newCrowd(t, 3)
 	m := c.mesh(t, nothing)
-	s := newSession(c.ids[0].ID(), dialer, nil, half)
+	s := m.newSession(c.ids[0].ID(), dialer, func() {})
 	s.done = true
 	m.mu.Lock()
 	m.sessions[s.peer] = s
@@ -303,7 +303,7 @@ func TestSignalDoesNotWait(t *testing.T) {
 func TestSignalRefusals(t *testing.T) {
 	c := newCrowd(t, 3)
 	m := c.mesh(t, nothing)
-	s := newSession(c.ids[0].ID(), dialer, nil, half)
+	s := m.newSession(c.ids[0].ID(), dialer, func() {})
 	s.done = true
 	m.mu.Lock()
 	m.sessions[s.peer] = s
@@ -352,7 +352,8 @@ func TestSignalRefusals(t *testing.T) {
 // TestSignalsGoFirst: a signal does not wait for what else is to be sent, and what else is to be sent not for signals.
 func TestSignalsGoFirst(t *testing.T) {
 	near, far := net.Pipe()
-	s := newSession(someone.ID(), dialer, wire.New(near, time.Second, time.Second), half)
+	m := newCrowd(t, 2).mesh(t, nothing)
+	s := &stream{m, m.newSession(someone.ID(), dialer, func() {}), wire.New(near, time.Second, time.Second), nil}
 	facts := frame{typeFacts, bytes.Repeat([]byte{1}, 1000)}
 	s.out.put(facts, facts)
 	s.out.putSignal(frame{typeSignal, []byte("x")})
