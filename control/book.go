@@ -33,6 +33,7 @@ type bookEntry struct {
 
 	backoff time.Duration
 	next    time.Time // no dial before
+	full    time.Time // it has no room for a session until then
 	place   int       // in the book's queue, from 1; 0: not in it
 }
 

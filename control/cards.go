@@ -26,11 +26,29 @@ func (m *Mesh) makeCard(last *Card) fact {
 		c.Roles = []string{string(netmap.RoleRelay)}
 	}
 	m.myCard = c.sign(m.self, m.network.ID)
-	m.cards[c.Node] = m.myCard
+	m.setCard(m.myCard)
 	m.renamed = m.renamed || last == nil || last.Name != c.Name
 	m.touch(c.Node, m.wall())
-	m.digestStale = true
 	return cardFact(m.myCard)
+}
+
+// setCard puts a card in the place of an older one. Called with mu held, or before Run.
+func (m *Mesh) setCard(c *Card) {
+	if old := m.cards[c.Node]; old != nil {
+		m.spread.replaced(cardFact(old))
+	}
+	m.cards[c.Node] = c
+	m.shelf.Put(c.Node, c.Seq)
+	m.spread.hold(cardFact(c))
+}
+
+// setReach puts a reach in the place of an older one. Called with mu held, or before Run.
+func (m *Mesh) setReach(r *Reach) {
+	if old := m.reaches[r.Node]; old != nil {
+		m.spread.replaced(reachFact(old))
+	}
+	m.reaches[r.Node] = r
+	m.spread.hold(reachFact(r))
 }
 
 // mergeCard takes a card that somebody passed on. Called with mu held.
@@ -44,7 +62,7 @@ func (m *Mesh) mergeCard(u *update, raw []byte) error {
 	}
 	old, f := m.cards[c.Node], cardFact(c)
 	if old != nil && old.Seq >= c.Seq {
-		u.seen(f)
+		m.seen(u, f)
 		return nil
 	}
 	if err := c.verify(m.network.ID); err != nil {
@@ -52,11 +70,10 @@ func (m *Mesh) mergeCard(u *update, raw []byte) error {
 	}
 	switch {
 	case c.Node == m.self.ID():
-		u.seen(f)
+		m.seen(u, f)
 		m.meetSelf(u, c)
 	case !m.tooFarAhead(c.Seq) && m.mayChange(c.Node):
-		u.seen(f)
-		m.cards[c.Node] = c
+		m.setCard(c)
 		m.renamed = m.renamed || old == nil || old.Name != c.Name
 		m.touch(c.Node, m.wall())
 		u.facts = append(u.facts, f)
@@ -75,7 +92,7 @@ func (m *Mesh) mergeReach(u *update, raw []byte) error {
 	}
 	old, f := m.reaches[r.Node], reachFact(r)
 	if old != nil && old.Seq >= r.Seq {
-		u.seen(f)
+		m.seen(u, f)
 		return nil
 	}
 	if err := r.verify(m.network.ID); err != nil {
@@ -83,12 +100,10 @@ func (m *Mesh) mergeReach(u *update, raw []byte) error {
 	}
 	switch {
 	case r.Node == m.self.ID():
-		u.seen(f)
-		m.reaches[r.Node] = r
+		m.setReach(r)
 		u.facts = append(u.facts, m.makeReach())
 	case !m.tooFarAhead(r.Seq) && m.mayChange(r.Node):
-		u.seen(f)
-		m.reaches[r.Node] = r
+		m.setReach(r)
 		m.touch(r.Node, m.wall())
 		u.facts = append(u.facts, f)
 	}

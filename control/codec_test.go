@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/meshnet/meshnet/control/ledger"
+	"github.com/meshnet/meshnet/control/shelf"
 	"github.com/meshnet/meshnet/control/wire"
 	"github.com/meshnet/meshnet/identity"
 	"github.com/meshnet/meshnet/internal/dcbor"
@@ -131,7 +132,13 @@ func FuzzMessages(f *testing.F) {
 	}
 	f.Add(uint16(typeHello), dcbor.Marshal(&hello{Stage: stageInitial, Network: m.network.ID, Card: someCard().signed}))
 	f.Add(uint16(typeFacts), dcbor.Marshal(&facts{Cards: [][]byte{someCard().signed}}))
-	f.Add(uint16(typeHave), dcbor.Marshal(m.haveAll()))
+	f.Add(uint16(typeHave), dcbor.Marshal(&have{
+		RecordsOf: whole(), Records: m.recordsOf(shelf.Whole()), CardsOf: whole(), Cards: m.cardsOf(shelf.Whole()),
+		AllReaches: true, Reaches: m.allReaches(),
+	}))
+	f.Add(uint16(typeSums), dcbor.Marshal(&sums{Records: m.ledger.Admitted().Sums(), Cards: m.shelf.Sums()}))
+	f.Add(uint16(typeOffer), dcbor.Marshal(&tags{make([]byte, 2*tagSize)}))
+	f.Add(uint16(typeAsk), dcbor.Marshal(&tags{make([]byte, tagSize)}))
 	f.Add(uint16(typeWant), dcbor.Marshal(&want{Heads: []identity.Hash{{1}}, Nodes: []identity.PeerID{id.ID()}}))
 	f.Add(uint16(typeDigest), dcbor.Marshal(m.currentDigest()))
 	f.Add(uint16(typeSignal), dcbor.Marshal(&signal{Target: id.ID(), Payload: []byte{1}}))

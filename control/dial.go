@@ -3,7 +3,6 @@ package control
 import (
 	"context"
 	"net/netip"
-	"sync"
 	"time"
 
 	"github.com/meshnet/meshnet/control/wire"
@@ -16,9 +15,9 @@ const (
 	dialFor  = 5 * time.Second
 )
 
-// lineUp has a member dialled in its turn, unless it has a session or is being dialled. Called with mu held.
+// lineUp has a member dialled in its turn, unless it has a session, is being dialled or is not wanted. Called with mu held.
 func (m *Mesh) lineUp(id identity.PeerID) {
-	if m.sessions[id] == nil && !m.dialing[id] && !m.revoked[id] {
+	if m.sessions[id] == nil && !m.dialing[id] && !m.revoked[id] && m.wants(id) {
 		m.book.want(id)
 	}
 }
@@ -28,56 +27,63 @@ func (m *Mesh) dialRoom() int {
 	return min(maxDials-len(m.dialing), maxSessions-len(m.sessions)-len(m.dialing))
 }
 
-// dialDue dials the members without a session whose backoff is over. Who waits longest is next.
-func (m *Mesh) dialDue(ctx context.Context, wg *sync.WaitGroup) {
+// due takes the members that are to be dialled now: without a session, their backoff over. Who waits longest is next.
+func (m *Mesh) due(now time.Time) []netmap.Peer {
 	current := m.current.Load()
-	if current == nil || ctx.Err() != nil {
-		return
+	if current == nil {
+		return nil
 	}
 	var due []netmap.Peer
-	now := m.wall()
 	m.mu.Lock()
+	defer m.mu.Unlock()
 	for m.dialRoom() > 0 {
 		id, ok := m.book.take(now)
 		if !ok {
 			break
 		}
 		p := current.Peer(id)
-		if p == nil || m.sessions[id] != nil || m.dialing[id] {
-			continue // lined up again by the map that has it, or when that ends
+		if p == nil || m.sessions[id] != nil || m.dialing[id] || !m.wants(id) {
+			continue // lined up again by the map that has it, when that ends, or when it is wanted
 		}
 		m.dialing[id] = true
 		due = append(due, *p) // a copy: a session may outlive the map by days
 	}
-	m.mu.Unlock()
-	for _, p := range due {
-		wg.Go(func() { m.dial(ctx, p) })
-	}
+	return due
 }
 
 // dial opens a session with a member and stays with it until it ends.
 func (m *Mesh) dial(ctx context.Context, p netmap.Peer) {
 	m.counts.dials.Add(1)
 	s, err := m.dialSession(ctx, p)
-	m.mu.Lock()
-	established := s != nil && s.done
-	if !established {
-		delete(m.dialing, p.ID) // else it was when the session was established
-	}
-	if m.sessions[p.ID] == nil && ctx.Err() == nil {
-		m.book.dialed(m.wall(), p.ID, false, m.rng.Float64())
-	}
-	m.lineUp(p.ID)
-	duplicate := closedFor(err, reasonDuplicate)
-	if failed := !established && !duplicate && ctx.Err() == nil; failed {
-		m.counts.dialsFailed.Add(1)
-		m.events = append(m.events, Event{Type: EventDialFailed, Peer: p.ID, Reason: reasonOf(err)})
-	}
-	m.mu.Unlock()
+	m.dialled(p.ID, s, err, ctx.Err() == nil)
 	if s == nil && ctx.Err() == nil {
 		m.introduce(&p)
 	}
 	m.poke()
+}
+
+// dialled notes how a dial went, after its session ended if there was one. counts: it did not end with this node.
+func (m *Mesh) dialled(id identity.PeerID, s *session, err error, counts bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now := m.wall()
+	established := s != nil && s.done
+	if !established {
+		delete(m.dialing, id) // else it was when the session was established
+	}
+	m.topology.stale = true
+	duplicate, full := closedFor(err, reasonDuplicate), closedFor(err, reasonFull)
+	if full {
+		m.book.entry(id).full = now.Add(fullFor)
+	}
+	if m.sessions[id] == nil && counts {
+		m.book.dialed(now, id, false, m.rng.Float64())
+	}
+	m.lineUp(id)
+	if !established && !duplicate && !full && counts {
+		m.counts.dialsFailed.Add(1)
+		m.events = append(m.events, Event{Type: EventDialFailed, Peer: id, Reason: reasonOf(err)})
+	}
 }
 
 // dialSession is nil when no control stream came about.

@@ -16,6 +16,8 @@ import (
 
 	"github.com/meshnet/meshnet/control/join"
 	"github.com/meshnet/meshnet/control/ledger"
+	"github.com/meshnet/meshnet/control/ring"
+	"github.com/meshnet/meshnet/control/shelf"
 	"github.com/meshnet/meshnet/identity"
 	"github.com/meshnet/meshnet/internal/bucket"
 	"github.com/meshnet/meshnet/internal/datagram"
@@ -115,8 +117,10 @@ type Mesh struct {
 	statements  int                           // how many of the ledger's were pushed and saved
 	records     int                           //
 	unsaved     []fact                        // cards and reaches
-	digestCache identity.Hash                 //
-	digestStale bool                          //
+	shelf       shelf.Set                     // of cards
+	mode        ring.Mode                     //
+	spread      spread                        //
+	topology    topology                      //
 	asked       map[identity.PeerID]time.Time // members that got an Intro of ours
 	former      map[identity.PeerID]string    // what the revoked were called last
 	events      []Event                       // for Run to tell
@@ -177,7 +181,7 @@ func New(cfg Config) (*Mesh, error) {
 		changes: make(map[identity.PeerID]*bucket.Bucket), upPeers: make(map[identity.PeerID]bool),
 		revoked: make(map[identity.PeerID]bool), overused: make(map[identity.Hash]bool),
 		introductions: make(chan []datagram.Place, 16),
-		relayURL:      cfg.RelayURL, digestStale: true, rng: rand.New(rand.NewChaCha8(identity.NewSecret())),
+		relayURL:      cfg.RelayURL, spread: newSpread(), rng: rand.New(rand.NewChaCha8(identity.NewSecret())),
 	}
 	m.partners.Store(new(partners))
 	if err := m.load(); err != nil {
@@ -198,6 +202,7 @@ func (m *Mesh) load() error {
 	}
 	m.store.facts = nil
 	m.statements, m.records = m.ledger.Len()
+	m.holdAll()
 	m.raiseFloor(0)
 	if err := m.compact(); err != nil {
 		return err
@@ -232,7 +237,7 @@ func (m *Mesh) loadFact(f fact) {
 	case factCard:
 		var c *Card
 		if c, err = parseCard(f.raw, m.network.ID); err == nil && (m.cards[c.Node] == nil || m.cards[c.Node].Seq < c.Seq) {
-			m.cards[c.Node] = c
+			m.setCard(c)
 		}
 	case factReach:
 		var r *Reach
@@ -284,43 +289,23 @@ type update struct {
 
 func (u *update) tell(e Event) { u.events = append(u.events, e) }
 
-// seen notes that whoever brought a fact has it.
-func (u *update) seen(f fact) {
-	if u.from != nil {
-		u.from.remember(f)
-	}
-}
-
-// update runs f with mu held, then saves, pushes and tells what came of it. What f had merged before it failed counts.
+// update runs f with mu held, then saves, passes on and tells what came of it. What f had merged before it failed counts.
 func (m *Mesh) update(f func(u *update) error) error {
 	u := new(update)
 	m.mu.Lock()
 	err := f(u)
 	fresh := m.collect(u)
-	type push struct {
-		to     *session
-		frames []frame
-	}
-	var pushes []push
-	if len(fresh) > 0 {
-		for _, s := range m.sessions {
-			if frames := m.pushTo(s, u.from, fresh); len(frames) > 0 {
-				pushes = append(pushes, push{s, frames})
-			}
-		}
-	}
 	m.events = append(m.events, u.events...)
-	changed := len(fresh) > 0 || len(u.events) > 0
 	m.mu.Unlock()
 	if u.urgent {
 		if saveErr := m.flush(); saveErr != nil {
 			return errors.Join(err, saveErr) // nobody hears of it yet; the next comparison of digests tells, once it is saved
 		}
 	}
-	for _, p := range pushes {
-		p.to.out.push(p.frames...)
+	if len(fresh) > 0 {
+		m.passAll(fresh, u.from)
 	}
-	if changed {
+	if len(fresh) > 0 || len(u.events) > 0 {
 		m.poke()
 	}
 	return err
@@ -337,16 +322,10 @@ func (m *Mesh) collect(u *update) []fact {
 	}
 	m.raiseFloor(m.statements)
 	m.statements, m.records = m.ledger.Len()
-	for _, f := range fresh {
-		m.unsaved = append(m.unsaved, f)
-		u.seen(f)
-	}
+	m.unsaved = append(m.unsaved, fresh...)
 	for _, f := range u.facts { // only the newest of a kind and node is worth a write
 		m.unsaved = slices.DeleteFunc(m.unsaved, func(o fact) bool { return o.kind == f.kind && o.node == f.node })
 		m.unsaved = append(m.unsaved, f)
-	}
-	if len(u.facts) > 0 {
-		m.digestStale = true
 	}
 	if len(fresh)+len(u.facts) > 0 {
 		select {
@@ -365,20 +344,6 @@ func (m *Mesh) raiseFloor(from int) {
 			m.clock.raise(m.wall(), time.UnixMilli(int64(st.Time)))
 		}
 	}
-}
-
-// pushTo makes the frames of fresh facts that a session lacks. Called with mu held.
-func (m *Mesh) pushTo(s, from *session, fresh []fact) []frame {
-	if !s.done || s == from {
-		return nil
-	}
-	var lacking []fact
-	for _, f := range fresh {
-		if s.lacks(f) {
-			lacking = append(lacking, f)
-		}
-	}
-	return m.factFrames(s, lacking)
 }
 
 // poke wakes Run.

@@ -4,6 +4,7 @@ import (
 	"errors"
 
 	"github.com/meshnet/meshnet/control/ledger"
+	"github.com/meshnet/meshnet/control/shelf"
 	"github.com/meshnet/meshnet/control/wire"
 	"github.com/meshnet/meshnet/identity"
 )
@@ -20,6 +21,9 @@ const (
 	typeClose   wire.Type = 8
 	typeSignal  wire.Type = 9
 	typeNoRoute wire.Type = 10
+	typeOffer   wire.Type = 11
+	typeAsk     wire.Type = 12
+	typeSums    wire.Type = 13
 )
 
 // stage of a Hello.
@@ -46,9 +50,16 @@ type hello struct {
 
 // digest tells two nodes whether they know the same.
 type digest struct {
-	Heads   []identity.Hash `cbor:"0,keyasint"` // of the ledger
-	Records identity.Hash   `cbor:"1,keyasint"` // of all admits and acceptances
-	Cards   identity.Hash   `cbor:"2,keyasint"` // of all cards and reaches
+	Heads   []identity.Hash `cbor:"0,keyasint"`           // of the ledger
+	Records identity.Hash   `cbor:"1,keyasint"`           // root of all admits and acceptances
+	Cards   identity.Hash   `cbor:"2,keyasint"`           // root of all cards
+	Reaches *identity.Hash  `cbor:"3,keyasint,omitempty"` // of all reaches, where everybody keeps them
+}
+
+// sums are those of the buckets of what differs.
+type sums struct {
+	Records []byte `cbor:"0,keyasint,omitempty"` // shelf.SumsSize
+	Cards   []byte `cbor:"1,keyasint,omitempty"`
 }
 
 // facts are things that the other side lacks, as their authors signed them.
@@ -60,19 +71,26 @@ type facts struct {
 	Reaches     [][]byte `cbor:"4,keyasint,omitempty"`
 }
 
-// have lists everything its sender has, where digests differ.
+// have lists what its sender has, where digests differ. What stands in the named buckets is all there; nil names none.
 type have struct {
-	Heads   []identity.Hash `cbor:"0,keyasint"`
-	Records []identity.Hash `cbor:"1,keyasint,omitempty"`
-	Cards   []version       `cbor:"2,keyasint,omitempty"`
-	All     bool            `cbor:"3,keyasint"` // Records and Cards are complete; false: only heads count
+	Heads      []identity.Hash `cbor:"0,keyasint"`
+	RecordsOf  []byte          `cbor:"1,keyasint,omitempty"` // a shelf.Part
+	Records    []identity.Hash `cbor:"2,keyasint,omitempty"`
+	CardsOf    []byte          `cbor:"3,keyasint,omitempty"` // a shelf.Part
+	Cards      []version       `cbor:"4,keyasint,omitempty"`
+	AllReaches bool            `cbor:"5,keyasint"`
+	Reaches    []version       `cbor:"6,keyasint,omitempty"`
 }
 
-// version names the newest card and reach that somebody has of a node.
+// version names the newest card or reach that somebody has of a node.
 type version struct {
-	Node  identity.PeerID `cbor:"0,keyasint"`
-	Card  uint64          `cbor:"1,keyasint"`
-	Reach uint64          `cbor:"2,keyasint"`
+	Node identity.PeerID `cbor:"0,keyasint"`
+	Seq  uint64          `cbor:"1,keyasint"`
+}
+
+// tags names facts that go round: 8 bytes for each (tagOf).
+type tags struct {
+	Tags []byte `cbor:"0,keyasint"`
 }
 
 // want asks for what a have showed to be missing.
@@ -111,6 +129,7 @@ const (
 	reasonProtocol  = "protocol"
 	reasonRevoked   = "revoked"
 	reasonFull      = "full"
+	reasonSurplus   = "surplus"
 	reasonSlow      = "slow"
 	reasonNetwork   = "another network"
 	reasonVersion   = "another version"
@@ -119,7 +138,8 @@ const (
 
 const (
 	maxHeads      = 4096
-	maxListed     = 1 << 15
+	maxListed     = 1 << 14
+	maxTags       = 1 << 12
 	factsPerFrame = 256 << 10 // bytes
 )
 
@@ -138,8 +158,17 @@ var (
 func (d *digest) valid() bool { return len(d.Heads) <= maxHeads }
 
 func (h *have) valid() bool {
-	return len(h.Heads) <= maxHeads && len(h.Records) <= maxListed && len(h.Cards) <= maxListed
+	part := func(b []byte) bool { return b == nil || len(b) == len(shelf.Part{}) }
+	return len(h.Heads) <= maxHeads && part(h.RecordsOf) && part(h.CardsOf) &&
+		len(h.Records) <= maxListed && len(h.Cards) <= maxListed && len(h.Reaches) <= maxListed
 }
+
+func (x *sums) valid() bool {
+	fits := func(b []byte) bool { return b == nil || len(b) == shelf.SumsSize }
+	return fits(x.Records) && fits(x.Cards)
+}
+
+func (x *tags) valid() bool { return len(x.Tags)%tagSize == 0 && len(x.Tags) <= maxTags*tagSize }
 
 func (w *want) valid() bool {
 	return len(w.Heads) <= maxHeads && len(w.Records) <= maxListed && len(w.Nodes) <= maxListed

@@ -1,7 +1,10 @@
 package control
 
 import (
+	"encoding/binary"
+	"slices"
 	"sync"
+	"time"
 
 	"github.com/meshnet/meshnet/control/wire"
 	"github.com/meshnet/meshnet/internal/dcbor"
@@ -27,11 +30,13 @@ type outbox struct {
 	wake chan struct{}
 
 	mu      sync.Mutex
-	frames  []frame // guarded by mu
-	bytes   int     // guarded by mu
-	over    bool    // too much waited; guarded by mu
-	signals []frame // guarded by mu
-	fresh   bool    // something changed that both sides ought to know; guarded by mu
+	frames  []frame   // guarded by mu
+	bytes   int       // guarded by mu
+	over    bool      // too much waited; guarded by mu
+	signals []frame   // guarded by mu
+	fresh   bool      // something changed that both sides ought to know; guarded by mu
+	offers  []tag     // guarded by mu
+	offerAt time.Time // when they are due, if there are any; guarded by mu
 }
 
 func newOutbox() *outbox { return &outbox{wake: make(chan struct{}, 1)} }
@@ -57,6 +62,52 @@ func (o *outbox) push(frames ...frame) {
 	o.fresh = true
 	o.mu.Unlock()
 	o.put(frames...)
+}
+
+// offer has a fact offered at a time, or with others before that.
+func (o *outbox) offer(at time.Time, t tag) {
+	o.mu.Lock()
+	o.fresh = true
+	first := len(o.offers) == 0
+	if first || at.Before(o.offerAt) {
+		o.offerAt = at
+	}
+	o.offers = append(o.offers, t)
+	o.mu.Unlock()
+	if first {
+		o.rouse()
+	}
+}
+
+// takeBack does not offer what the peer has.
+func (o *outbox) takeBack(t tag) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.offers = slices.DeleteFunc(o.offers, func(x tag) bool { return x == t })
+}
+
+// putOffers queues the offers that are due.
+func (o *outbox) putOffers(now time.Time) {
+	o.mu.Lock()
+	var due []tag
+	if len(o.offers) > 0 && !now.Before(o.offerAt) {
+		due, o.offers = o.offers, nil
+	}
+	o.mu.Unlock()
+	for part := range slices.Chunk(due, maxTags) {
+		list := make([]byte, 0, len(part)*tagSize)
+		for _, t := range part {
+			list = binary.BigEndian.AppendUint64(list, uint64(t))
+		}
+		o.put(encode(typeOffer, &tags{list}))
+	}
+}
+
+// nextOffer is when offers are due; ok is false when there are none.
+func (o *outbox) nextOffer() (at time.Time, ok bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.offerAt, len(o.offers) > 0
 }
 
 // changed reports whether anything was pushed since the last time.

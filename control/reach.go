@@ -97,9 +97,8 @@ func (m *Mesh) makeReach() fact {
 	}
 	r.cut()
 	m.myReach = r.sign(m.self, m.network.ID)
-	m.reaches[r.Node] = m.myReach
+	m.setReach(m.myReach)
 	m.touch(r.Node, m.wall())
-	m.digestStale = true
 	return reachFact(m.myReach)
 }
 

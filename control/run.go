@@ -11,6 +11,7 @@ import (
 
 	"github.com/meshnet/meshnet/control/wire"
 	"github.com/meshnet/meshnet/identity"
+	"github.com/meshnet/meshnet/netmap"
 )
 
 const (
@@ -35,10 +36,9 @@ func (m *Mesh) Run(ctx context.Context) error {
 	timer := time.NewTimer(maxRest)
 	defer timer.Stop()
 	for {
-		m.hear()
-		m.housekeep()
-		m.publish()
-		m.dialDue(sessions, &wg)
+		for _, p := range m.work() {
+			wg.Go(func() { m.dial(sessions, p) })
+		}
 		timer.Reset(m.rest())
 		select {
 		case <-ctx.Done():
@@ -52,7 +52,20 @@ func (m *Mesh) Run(ctx context.Context) error {
 	}
 }
 
-// rest is how long Run has nothing to do, unless it is woken.
+// work does what is due. It returns whom to dial.
+func (m *Mesh) work() []netmap.Peer {
+	m.hear()
+	m.housekeep()
+	m.publish()
+	now := m.wall()
+	m.mu.Lock()
+	m.arrange(now)
+	m.shed(now)
+	m.mu.Unlock()
+	return m.due(now)
+}
+
+// rest is how long there is nothing to do, unless poke is called.
 func (m *Mesh) rest() time.Duration {
 	now := m.wall()
 	next := now.Add(maxRest)
@@ -66,7 +79,7 @@ func (m *Mesh) rest() time.Duration {
 	for _, p := range m.provisional {
 		sooner(p.until)
 	}
-	for _, t := range [...]time.Time{m.keepAt, m.drawAt} {
+	for _, t := range [...]time.Time{m.keepAt, m.drawAt, m.spread.askAt, m.topology.next, m.topology.endAt} {
 		if !t.IsZero() {
 			sooner(t)
 		}
@@ -232,6 +245,7 @@ func (m *Mesh) established(s *session) {
 			return nil
 		}
 		s.done = true
+		m.topology.stale = true
 		m.notePartners()
 		delete(m.dialing, s.peer)
 		m.book.dialed(m.wall(), s.peer, true, 0)
@@ -252,6 +266,7 @@ func (m *Mesh) leave(s *session, err error) {
 		delete(m.sessions, s.peer)
 		m.notePartners()
 	}
+	m.topology.stale = true
 	m.lineUp(s.peer)
 	if m.sessions[s.peer] == nil && m.upPeers[s.peer] {
 		delete(m.upPeers, s.peer)
@@ -293,6 +308,7 @@ func (m *Mesh) housekeep() {
 			defer m.cfg.Provisional(gone)
 		}
 	}
+	m.askAgain(now)
 	unkept := m.ledger.State(m.now()).Unkept
 	admin := m.self.ID() == m.ledger.Genesis().Founder
 	due := false

@@ -30,21 +30,16 @@ type session struct {
 	signalsTo map[identity.PeerID]*bucket.Bucket // by target; owned by the reader
 	noRoute   deadEnds
 
-	boot   [8]byte                       // guarded by Mesh.mu
-	done   bool                          // the five steps are over; guarded by Mesh.mu
-	known  map[identity.Hash]struct{}    // statements and records that the peer has; guarded by Mesh.mu
-	cards  map[identity.PeerID]cardKnown // guarded by Mesh.mu
-	reason string                        // why it ended; guarded by Mesh.mu
+	boot   [8]byte // guarded by Mesh.mu
+	done   bool    // the five steps are over; guarded by Mesh.mu
+	reason string  // why it ended; guarded by Mesh.mu
 }
-
-type cardKnown struct{ card, reach uint64 }
 
 func (m *Mesh) newSession(peer identity.PeerID, r role, abort func()) *session {
 	now := m.wall()
 	return &session{
 		peer: peer, role: r, abort: abort, out: newOutbox(),
 		pulse: newPulse(now, m.jitter), entropy: newEntropy(now, m.jitter),
-		known: make(map[identity.Hash]struct{}), cards: make(map[identity.PeerID]cardKnown),
 		signalsTo: make(map[identity.PeerID]*bucket.Bucket),
 	}
 }
@@ -80,6 +75,7 @@ func (m *Mesh) tick(s *session) bool {
 	if s.entropy.due(now) {
 		m.queueDigest(s)
 	}
+	s.out.putOffers(now)
 	ask, dead := s.pulse.due(now)
 	if ask {
 		m.queuePing(s)
@@ -92,6 +88,9 @@ func (s *session) next(now time.Time) time.Time {
 	next := s.pulse.next(now)
 	if s.entropy.at.Before(next) {
 		next = s.entropy.at
+	}
+	if at, ok := s.out.nextOffer(); ok && at.Before(next) {
+		next = at
 	}
 	return next
 }
@@ -295,6 +294,24 @@ func (m *Mesh) handleTraffic(s *session, t wire.Type, body []byte) error {
 			return errProtocol
 		}
 		m.handleWant(s, &w)
+		return nil
+	case typeSums:
+		var x sums
+		if err := dcbor.Unmarshal(body, &x); err != nil || !x.valid() {
+			return errProtocol
+		}
+		m.handleSums(s, &x)
+		return nil
+	case typeOffer, typeAsk:
+		var x tags
+		if err := dcbor.Unmarshal(body, &x); err != nil || !x.valid() {
+			return errProtocol
+		}
+		if t == typeOffer {
+			m.handleOffer(s, &x)
+		} else {
+			m.handleAsk(s, &x)
+		}
 		return nil
 	case typeSignal:
 		return m.handleSignal(s, body)

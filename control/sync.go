@@ -3,55 +3,50 @@ package control
 import (
 	"encoding/binary"
 	"errors"
+	"maps"
 	"slices"
 
 	"github.com/meshnet/meshnet/control/ledger"
+	"github.com/meshnet/meshnet/control/ring"
+	"github.com/meshnet/meshnet/control/shelf"
 	"github.com/meshnet/meshnet/identity"
 )
 
+// What two members know is compared by digests, and then only where it differs:
+//
+//	digest ─▶ heads differ    ─▶ statements at once
+//	          roots differ    ─▶ sums of the buckets (package shelf), or lists at once when they are short
+//	sums   ─▶ buckets differ  ─▶ have: what stands in them
+//	have   ─▶ facts that its sender lacks, and want: what its reader lacks
+//	want   ─▶ facts
+
+// shortList is how many entries are listed without asking for sums first.
+const shortList = 64
+
 // currentDigest is what we know, in brief. Called with mu held.
 func (m *Mesh) currentDigest() *digest {
-	return &digest{Heads: m.ledger.Heads(), Records: m.ledger.AdmissionDigest(), Cards: m.cardsDigest()}
+	d := &digest{Heads: m.ledger.Heads(), Records: m.ledger.Admitted().Root(), Cards: m.shelf.Root()}
+	if m.mode == ring.Full {
+		sum := m.reachesDigest()
+		d.Reaches = &sum
+	}
+	return d
 }
 
-// cardsDigest is the same on two nodes exactly when they have the same cards and reaches. Called with mu held.
-func (m *Mesh) cardsDigest() identity.Hash {
-	if !m.digestStale {
-		return m.digestCache
-	}
+// reachesDigest is the same on two nodes exactly when they have the same reaches. Called with mu held.
+func (m *Mesh) reachesDigest() identity.Hash {
 	var all []byte
-	for _, v := range m.versions() {
-		all = append(all, v.Node[:]...)
-		all = binary.BigEndian.AppendUint64(all, v.Card)
-		all = binary.BigEndian.AppendUint64(all, v.Reach)
+	for _, id := range slices.SortedFunc(maps.Keys(m.reaches), identity.PeerID.Compare) {
+		all = append(all, id[:]...)
+		all = binary.BigEndian.AppendUint64(all, m.reaches[id].Seq)
 	}
-	m.digestCache, m.digestStale = identity.Sum("meshnet/cards-digest/v1", all), false
-	return m.digestCache
-}
-
-// versions lists what we have of every node, sorted. Called with mu held.
-func (m *Mesh) versions() []version {
-	all := make(map[identity.PeerID]version, len(m.cards))
-	for id, c := range m.cards {
-		all[id] = version{Node: id, Card: c.Seq}
-	}
-	for id, r := range m.reaches {
-		v := all[id]
-		v.Node, v.Reach = id, r.Seq
-		all[id] = v
-	}
-	list := make([]version, 0, len(all))
-	for _, v := range all {
-		list = append(list, v)
-	}
-	slices.SortFunc(list, func(a, b version) int { return a.Node.Compare(b.Node) })
-	return list
+	return identity.Sum("meshnet/reaches-digest/v1", all)
 }
 
 // sendFirstFacts ends the five steps: it sends at least one Facts.
 func (m *Mesh) sendFirstFacts(s *session) {
 	m.mu.Lock()
-	frames := m.answerDigest(s, s.digest)
+	frames := m.answerDigest(s.digest)
 	m.mu.Unlock()
 	if len(frames) == 0 || frames[0].kind != typeFacts {
 		frames = slices.Insert(frames, 0, encode(typeFacts, &facts{}))
@@ -61,91 +56,131 @@ func (m *Mesh) sendFirstFacts(s *session) {
 
 func (m *Mesh) handleDigest(s *session, d *digest) {
 	m.mu.Lock()
-	frames := m.answerDigest(s, d)
+	frames := m.answerDigest(d)
 	m.mu.Unlock()
 	s.out.put(frames...)
 }
 
-// answerDigest sends the statements that the other lacks at once, and lists what we have where something else
-// differs, or where the other has statements that we lack. Called with mu held.
-func (m *Mesh) answerDigest(s *session, d *digest) []frame {
+// answerDigest sends the statements that the other lacks at once, and says more of what else differs, or where the
+// other has statements that we lack. Called with mu held.
+func (m *Mesh) answerDigest(d *digest) []frame {
 	lacking, unknown := m.ledger.Missing(d.Heads)
-	var all []fact
-	for _, st := range lacking {
-		all = append(all, statementFact(st))
-	}
-	frames := m.factFrames(s, all)
+	frames := factFrames(statementFacts(lacking))
 	mine := m.currentDigest()
-	if d.Records != mine.Records || d.Cards != mine.Cards {
-		frames = append(frames, encode(typeHave, m.haveAll()))
-	} else if unknown {
-		frames = append(frames, encode(typeHave, &have{Heads: mine.Heads}))
+	list := &have{Heads: mine.Heads}
+	var more sums
+	if d.Records != mine.Records {
+		if m.ledger.Admitted().Len() <= shortList {
+			list.RecordsOf, list.Records = whole(), m.recordsOf(shelf.Whole())
+		} else {
+			more.Records = m.ledger.Admitted().Sums()
+		}
+	}
+	if d.Cards != mine.Cards {
+		if m.shelf.Len() <= shortList {
+			list.CardsOf, list.Cards = whole(), m.cardsOf(shelf.Whole())
+		} else {
+			more.Cards = m.shelf.Sums()
+		}
+	}
+	if d.Reaches != nil && mine.Reaches != nil && *d.Reaches != *mine.Reaches {
+		list.AllReaches, list.Reaches = true, m.allReaches()
+	}
+	if more.Records != nil || more.Cards != nil {
+		frames = append(frames, encode(typeSums, &more))
+	}
+	if list.RecordsOf != nil || list.CardsOf != nil || list.AllReaches || unknown {
+		frames = append(frames, encode(typeHave, list))
 	}
 	return frames
 }
 
-func (m *Mesh) haveAll() *have {
-	h := &have{Heads: m.ledger.Heads(), Records: m.ledger.AdmissionIDs(), Cards: m.versions(), All: true}
-	if len(h.Records) > maxListed || len(h.Cards) > maxListed {
-		return &have{Heads: h.Heads}
-	}
-	return h
+func whole() []byte {
+	all := shelf.Whole()
+	return all[:]
 }
 
-// factFrames packs facts for a session and remembers that it has them. Called with mu held.
-func (m *Mesh) factFrames(s *session, all []fact) []frame {
+func statementFacts(all []ledger.Signed) []fact {
+	var list []fact
+	for _, st := range all {
+		list = append(list, statementFact(st))
+	}
+	return list
+}
+
+// recordsOf lists the records of some buckets, up to maxListed. Called with mu held.
+func (m *Mesh) recordsOf(part shelf.Part) []identity.Hash {
+	var all []identity.Hash
+	for e := range m.ledger.Admitted().Of(part) {
+		if all = append(all, e.Key); len(all) == maxListed {
+			break
+		}
+	}
+	return all
+}
+
+// cardsOf lists the cards of some buckets, up to maxListed. Called with mu held.
+func (m *Mesh) cardsOf(part shelf.Part) []version {
+	var all []version
+	for e := range m.shelf.Of(part) {
+		if all = append(all, version{e.Key, e.Version}); len(all) == maxListed {
+			break
+		}
+	}
+	return all
+}
+
+// allReaches lists them. Called with mu held.
+func (m *Mesh) allReaches() []version {
+	all := make([]version, 0, len(m.reaches))
+	for id, r := range m.reaches {
+		all = append(all, version{id, r.Seq})
+	}
+	slices.SortFunc(all, func(a, b version) int { return a.Node.Compare(b.Node) })
+	return all
+}
+
+// handleSums lists what stands in the buckets that differ.
+func (m *Mesh) handleSums(s *session, x *sums) {
+	m.mu.Lock()
+	list := &have{Heads: m.ledger.Heads()}
+	if x.Records != nil {
+		part := m.ledger.Admitted().Differing(x.Records)
+		list.RecordsOf, list.Records = part[:], m.recordsOf(part)
+	}
+	if x.Cards != nil {
+		part := m.shelf.Differing(x.Cards)
+		list.CardsOf, list.Cards = part[:], m.cardsOf(part)
+	}
+	m.mu.Unlock()
+	s.out.put(encode(typeHave, list))
+}
+
+// factFrames packs facts for a session.
+func factFrames(all []fact) []frame {
 	var frames []frame
 	for _, f := range pack(all) {
 		frames = append(frames, encode(typeFacts, f))
 	}
-	for _, f := range all {
-		s.remember(f)
-	}
 	return frames
-}
-
-// remember notes that the peer has a fact. Called with Mesh.mu held.
-func (s *session) remember(f fact) {
-	switch f.kind {
-	case factCard:
-		k := s.cards[f.node]
-		k.card = max(k.card, f.seq)
-		s.cards[f.node] = k
-	case factReach:
-		k := s.cards[f.node]
-		k.reach = max(k.reach, f.seq)
-		s.cards[f.node] = k
-	default:
-		s.known[f.id] = struct{}{}
-	}
-}
-
-// lacks reports whether the peer may not have a fact. Nobody is told about themselves. Called with Mesh.mu held.
-func (s *session) lacks(f fact) bool {
-	switch f.kind {
-	case factCard:
-		return f.node != s.peer && s.cards[f.node].card < f.seq
-	case factReach:
-		return f.node != s.peer && s.cards[f.node].reach < f.seq
-	}
-	_, has := s.known[f.id]
-	return !has
 }
 
 // handleHave compares lists: sends what the other lacks and asks for what we lack.
 func (m *Mesh) handleHave(s *session, h *have) {
 	m.mu.Lock()
 	lacking, unknown := m.ledger.Missing(h.Heads)
-	var send []fact
-	for _, st := range lacking {
-		send = append(send, statementFact(st))
-	}
+	send := statementFacts(lacking)
 	ask := want{Heads: m.ledger.Heads()}
-	if h.All {
-		send = append(send, m.compareRecords(h.Records, &ask)...)
-		send = append(send, m.compareCards(s, h.Cards, &ask)...)
+	if h.RecordsOf != nil {
+		send = append(send, m.compareRecords(shelf.Part(h.RecordsOf), h.Records, &ask)...)
 	}
-	frames := m.factFrames(s, send)
+	if h.CardsOf != nil {
+		send = append(send, m.compareCards(s, shelf.Part(h.CardsOf), h.Cards, &ask)...)
+	}
+	if h.AllReaches {
+		send = append(send, m.compareReaches(s, h.Reaches, &ask)...)
+	}
+	frames := factFrames(send)
 	if unknown || len(ask.Records) > 0 || len(ask.Nodes) > 0 {
 		frames = append(frames, encode(typeWant, &ask))
 	}
@@ -153,77 +188,83 @@ func (m *Mesh) handleHave(s *session, h *have) {
 	s.out.put(frames...)
 }
 
-func (m *Mesh) compareRecords(theirs []identity.Hash, ask *want) (send []fact) {
+// compareRecords returns the records of some buckets that are not in a list, in the order in which they can be added.
+// Called with mu held.
+func (m *Mesh) compareRecords(part shelf.Part, theirs []identity.Hash, ask *want) []fact {
 	has := make(map[identity.Hash]bool, len(theirs))
 	for _, id := range theirs {
 		has[id] = true
-		if _, known := m.ledger.Record(id); !known {
+		if _, known := m.ledger.Admitted().Version(id); !known {
 			ask.Records = append(ask.Records, id)
 		}
 	}
+	lacking := make(map[identity.Hash]bool)
+	for e := range m.ledger.Admitted().Of(part) {
+		if !has[e.Key] {
+			lacking[e.Key] = true
+		}
+	}
+	return m.recordFacts(lacking)
+}
+
+// recordFacts are the records with the given ids, in the order in which they can be added. Called with mu held.
+func (m *Mesh) recordFacts(ids map[identity.Hash]bool) []fact {
+	var all []fact
+	if len(ids) == 0 {
+		return nil
+	}
 	for r := range m.ledger.Records(0) {
-		if !has[r.ID] {
-			send = append(send, recordFact(r))
+		if ids[r.ID] {
+			all = append(all, recordFact(r))
+		}
+	}
+	return all
+}
+
+// compareCards returns the cards of some buckets that a list lacks. Nobody is told about themselves. Called with mu held.
+func (m *Mesh) compareCards(s *session, part shelf.Part, theirs []version, ask *want) (send []fact) {
+	has := make(map[identity.PeerID]uint64, len(theirs))
+	for _, v := range theirs {
+		has[v.Node] = v.Seq
+		if mine := m.cards[v.Node]; mine == nil || mine.Seq < v.Seq {
+			ask.Nodes = append(ask.Nodes, v.Node)
+		}
+	}
+	for e := range m.shelf.Of(part) {
+		if id := identity.PeerID(e.Key); id != s.peer && has[id] < e.Version {
+			send = append(send, cardFact(m.cards[id]))
 		}
 	}
 	return send
 }
 
-func (m *Mesh) compareCards(s *session, theirs []version, ask *want) (send []fact) {
-	has := make(map[identity.PeerID]version, len(theirs))
+// compareReaches returns the reaches that a list of all lacks. Called with mu held.
+func (m *Mesh) compareReaches(s *session, theirs []version, ask *want) (send []fact) {
+	has := make(map[identity.PeerID]uint64, len(theirs))
 	for _, v := range theirs {
-		has[v.Node] = v
-		if m.wantsNode(v) {
+		has[v.Node] = v.Seq
+		if mine := m.reaches[v.Node]; mine == nil || mine.Seq < v.Seq {
 			ask.Nodes = append(ask.Nodes, v.Node)
 		}
 	}
-	for id, c := range m.cards {
-		if id != s.peer && has[id].Card < c.Seq {
-			send = append(send, cardFact(c))
-		}
-	}
 	for id, r := range m.reaches {
-		if id != s.peer && has[id].Reach < r.Seq {
+		if id != s.peer && has[id] < r.Seq {
 			send = append(send, reachFact(r))
 		}
 	}
 	return send
 }
 
-// wantsNode reports whether a newer card or reach of somebody else is on offer.
-func (m *Mesh) wantsNode(v version) bool {
-	if v.Node == m.self.ID() {
-		return m.myCard != nil && v.Card > m.myCard.Seq || m.myReach != nil && v.Reach > m.myReach.Seq
-	}
-	var card, reach uint64
-	if c := m.cards[v.Node]; c != nil {
-		card = c.Seq
-	}
-	if r := m.reaches[v.Node]; r != nil {
-		reach = r.Seq
-	}
-	return v.Card > card || v.Reach > reach
-}
-
 // handleWant sends what was asked for.
 func (m *Mesh) handleWant(s *session, w *want) {
 	m.mu.Lock()
-	var send []fact
 	lacking, _ := m.ledger.Missing(w.Heads)
-	for _, st := range lacking {
-		send = append(send, statementFact(st))
-	}
+	send := statementFacts(lacking)
 	asked := make(map[identity.Hash]bool, len(w.Records))
 	for _, id := range w.Records {
 		asked[id] = true
 	}
-	if len(asked) > 0 {
-		for r := range m.ledger.Records(0) { // in the order in which they can be added
-			if asked[r.ID] {
-				send = append(send, recordFact(r))
-			}
-		}
-	}
+	send = append(send, m.recordFacts(asked)...)
 	for _, id := range w.Nodes {
 		if c := m.cards[id]; c != nil {
 			send = append(send, cardFact(c))
@@ -232,7 +273,7 @@ func (m *Mesh) handleWant(s *session, w *want) {
 			send = append(send, reachFact(r))
 		}
 	}
-	frames := m.factFrames(s, send)
+	frames := factFrames(send)
 	m.mu.Unlock()
 	s.out.put(frames...)
 }
@@ -258,9 +299,6 @@ func (m *Mesh) mergeFacts(u *update, f *facts) error {
 		st, err := ledger.ParseSigned(raw)
 		if err == nil {
 			_, err = m.ledger.AddStatement(st)
-		}
-		if err == nil {
-			u.seen(statementFact(st))
 		}
 		if blame(err) {
 			return err

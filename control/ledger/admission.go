@@ -62,6 +62,18 @@ func ParseAdmit(raw []byte, network identity.NetworkID) (*Admit, error) {
 	return a, nil
 }
 
+// admitID is the id of an admit that is not verified yet.
+func admitID(raw []byte) (identity.Hash, error) {
+	if len(raw) > maxRecord {
+		return identity.Hash{}, ErrTooLarge
+	}
+	parts, err := parseParts(raw, 3)
+	if err != nil {
+		return identity.Hash{}, err
+	}
+	return identity.Sum(identity.PurposeAdmitNode, parts[0]), nil
+}
+
 // VerifyInvite checks the signature of the invite with the given public key.
 func (a *Admit) VerifyInvite(key identity.PeerID) error {
 	parts, err := parseParts(a.Raw, 3)

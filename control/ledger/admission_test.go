@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/meshnet/meshnet/control/shelf"
 	"github.com/meshnet/meshnet/identity"
 )
 
@@ -194,7 +195,7 @@ func TestRecordsWaitForWhatTheyName(t *testing.T) {
 	for s := range w.Statements(0) {
 		l.AddStatement(s)
 	}
-	if !sameState(l.State(w.now), want) || l.AdmissionDigest() != w.AdmissionDigest() {
+	if !sameState(l.State(w.now), want) || l.Admitted().Root() != w.Admitted().Root() {
 		t.Error("states differ")
 	}
 	if len(l.open.items) != 0 || len(l.open.waiting) != 0 || l.open.size != 0 {
@@ -217,18 +218,18 @@ func TestStrangersCannotFillTheLedger(t *testing.T) {
 
 func TestAdmissionLookups(t *testing.T) {
 	w := newWorld(t)
-	empty := w.AdmissionDigest()
+	empty := w.Admitted().Root()
 	a := w.join(seeded(10), w.invite(0, 0), w.founder)
-	ids := w.AdmissionIDs()
-	if len(ids) != 2 || !slices.IsSortedFunc(ids, compareHash) || w.AdmissionDigest() == empty {
+	ids := slices.Collect(w.Admitted().Of(shelf.Whole()))
+	if len(ids) != 2 || w.Admitted().Root() == empty {
 		t.Errorf("%d ids", len(ids))
 	}
 	got, xs, ok := w.Admission(a.ID)
 	if !ok || string(got) != string(a.Raw) || len(xs) != 1 {
 		t.Error("admission")
 	}
-	for _, id := range ids {
-		if r, ok := w.Record(id); !ok || r.ID != id || (r.Admit == nil) == (r.Acceptance == nil) {
+	for _, e := range ids {
+		if r, ok := w.Record(e.Key); !ok || r.ID != e.Key || (r.Admit == nil) == (r.Acceptance == nil) {
 			t.Errorf("record %+v", r)
 		}
 	}

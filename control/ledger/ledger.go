@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/meshnet/meshnet/control/shelf"
 	"github.com/meshnet/meshnet/identity"
 	"github.com/meshnet/meshnet/netmap"
 )
@@ -34,18 +35,18 @@ type Ledger struct {
 	admissions  map[identity.Hash]*admission
 	acceptances map[identity.Hash]*Acceptance
 	acceptedBy  map[identity.PeerID][]*Acceptance
-	records     []record // both, in the order in which they came to count
+	records     []record  // both, in the order in which they came to count
+	admitted    shelf.Set // their ids
 	nodes       map[identity.PeerID]bool
 	kept        map[identity.Hash]bool // named in some admin's keep, and not there yet
 	open        *pool[record]
 
-	cache stateCache
-	sync  struct { // of the records, valid while their number is
-		records int
-		ids     []identity.Hash
-		digest  identity.Hash
-	}
+	cache  stateCache
+	shared *Shared // nil: nothing is
 }
+
+// ShareWith has the ledger take part in what other nodes of the process parsed and verified.
+func (l *Ledger) ShareWith(s *Shared) { l.shared = s }
 
 // New makes the ledger of the network that genesis began.
 func New(genesis Signed) (*Ledger, error) {

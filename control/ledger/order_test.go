@@ -364,7 +364,7 @@ func TestOrderOfMergeDoesNotMatter(t *testing.T) {
 			if got := l.State(w.now); !sameState(got, want) {
 				t.Fatalf("seed %d: states differ: %d and %d members", seed, len(got.Members), len(want.Members))
 			}
-			if l.AdmissionDigest() != w.AdmissionDigest() || !slices.Equal(l.Heads(), w.Heads()) {
+			if l.Admitted().Root() != w.Admitted().Root() || !slices.Equal(l.Heads(), w.Heads()) {
 				t.Fatalf("seed %d: digest or heads differ", seed)
 			}
 		}
@@ -406,10 +406,9 @@ func exchange(t *testing.T, from, to *Ledger) {
 			t.Fatal(err)
 		}
 	}
-	has := to.AdmissionIDs()
-	for _, id := range from.AdmissionIDs() {
-		if _, ok := slices.BinarySearchFunc(has, id, compareHash); !ok {
-			r, _ := from.Record(id)
+	for e := range from.Admitted().Of(from.Admitted().Differing(to.Admitted().Sums())) {
+		if _, ok := to.Admitted().Version(e.Key); !ok {
+			r, _ := from.Record(e.Key)
 			addRecord(t, to, r)
 		}
 	}

@@ -2,8 +2,8 @@ package ledger
 
 import (
 	"iter"
-	"slices"
 
+	"github.com/meshnet/meshnet/control/shelf"
 	"github.com/meshnet/meshnet/identity"
 )
 
@@ -44,12 +44,12 @@ type admission struct {
 // acceptance by somebody who was admitted names it: so nobody without a member's help fills other nodes' disks. Until
 // then it waits. It reports false without an error for one it has already. raw is kept and must not be changed.
 func (l *Ledger) AddAdmit(raw []byte) (added bool, err error) {
-	a, err := ParseAdmit(raw, l.genesis.ID)
-	if err != nil {
+	if id, err := admitID(raw); err != nil || l.has(id) {
 		return false, err
 	}
-	if _, waits := l.open.get(a.ID); waits || l.admissions[a.ID] != nil {
-		return false, nil
+	a, err := Share(l.shared, "admit", raw, func() (*Admit, error) { return ParseAdmit(raw, l.genesis.ID) })
+	if err != nil {
+		return false, err
 	}
 	if err := l.checkInvite(a); err != nil {
 		return false, err
@@ -57,6 +57,12 @@ func (l *Ledger) AddAdmit(raw []byte) (added bool, err error) {
 	l.open.add(a.ID, record{admit: &admission{Admit: a}}, len(raw))
 	l.settle(a.ID)
 	return true, nil
+}
+
+// has reports whether an admit or acceptance is held, or waits.
+func (l *Ledger) has(id identity.Hash) bool {
+	_, waits := l.open.get(id)
+	return waits || l.admissions[id] != nil || l.acceptances[id] != nil
 }
 
 // checkInvite verifies the invite's signature if the invite is known.
@@ -69,7 +75,8 @@ func (l *Ledger) checkInvite(a *Admit) error {
 	if !ok {
 		return ErrUnknownInvite
 	}
-	return a.VerifyInvite(terms.Key)
+	_, err := Share(l.shared, "invited", a.Raw, func() (struct{}, error) { return struct{}{}, a.VerifyInvite(terms.Key) })
+	return err
 }
 
 // AddAcceptance takes an acceptance in. It waits until its admit, that one's invite, its ledger heads and its
@@ -80,13 +87,12 @@ func (l *Ledger) AddAcceptance(s Signed) (added bool, err error) {
 		return false, ErrTooLarge
 	}
 	id := identity.Sum(identity.PurposeAcceptance, s.Body)
-	if _, waits := l.open.get(id); waits {
+	if l.has(id) {
 		return false, nil
 	}
-	if l.acceptances[id] != nil {
-		return false, nil
-	}
-	x, err := ParseAcceptance(s, l.genesis.ID)
+	x, err := Share(l.shared, "acceptance", s.Marshal(), func() (*Acceptance, error) {
+		return ParseAcceptance(s, l.genesis.ID)
+	})
 	if err != nil {
 		return false, err
 	}
@@ -201,6 +207,7 @@ func (l *Ledger) count(a *admission) []identity.Hash {
 
 func (l *Ledger) append(r record) {
 	l.records = append(l.records, r)
+	l.admitted.Put(r.id(), 0)
 	l.cache.drop()
 }
 
@@ -239,31 +246,5 @@ func (l *Ledger) Admission(admit identity.Hash) (raw []byte, acceptances []Signe
 	return a.Raw, acceptances, true
 }
 
-// AdmissionIDs are the ids of all records, sorted. The result must not be changed.
-func (l *Ledger) AdmissionIDs() []identity.Hash {
-	l.refreshSync()
-	return l.sync.ids
-}
-
-// AdmissionDigest is the same on two nodes exactly when their records are, in whatever order they came.
-func (l *Ledger) AdmissionDigest() identity.Hash {
-	l.refreshSync()
-	return l.sync.digest
-}
-
-func (l *Ledger) refreshSync() {
-	if l.sync.records == len(l.records) && !l.sync.digest.IsZero() {
-		return
-	}
-	ids := make([]identity.Hash, len(l.records))
-	for i, r := range l.records {
-		ids[i] = r.id()
-	}
-	slices.SortFunc(ids, compareHash)
-	all := make([]byte, 0, len(ids)*len(identity.Hash{}))
-	for _, id := range ids {
-		all = append(all, id[:]...)
-	}
-	l.sync.records, l.sync.ids = len(l.records), ids
-	l.sync.digest = identity.Sum("meshnet/admission-digest/v1", all)
-}
+// Admitted are the ids of all records. borrowed: it is the ledger's, and not to be changed.
+func (l *Ledger) Admitted() *shelf.Set { return &l.admitted }

@@ -1,0 +1,169 @@
+package control
+
+import (
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/meshnet/meshnet/control/ledger"
+	"github.com/meshnet/meshnet/control/ring"
+	"github.com/meshnet/meshnet/identity"
+)
+
+// A small network is a full mesh of sessions; in a larger one everybody keeps those that the ring asks for (package
+// ring). Data is a full mesh always.
+
+const (
+	// shunAfter failed dials in a row make the ring look for somebody else, for shunFor beyond the backoff. Then the
+	// member is tried again: two halves of a network would not find each other otherwise.
+	shunAfter = 2
+	shunFor   = 5 * time.Minute
+	// fullFor is how long somebody is left alone who has no room for a session.
+	fullFor = 10 * time.Minute
+	// lookAgain is how often the ring is asked again while somebody is shunned.
+	lookAgain = 30 * time.Second
+	// surplusAfter is how old a session is before it may be one too many, and surplusEvery how often one of those ends.
+	surplusAfter = 30 * time.Second
+	surplusEvery = 2 * time.Second
+)
+
+// topology is with whom to keep sessions. Guarded by Mesh.mu.
+type topology struct {
+	ring   *ring.Ring               // of the unrevoked members, this node among them; nil before the first look
+	wanted map[identity.PeerID]bool // nil: everybody
+	state  *ledger.State            // whose members the ring has
+	stale  bool                     // somebody came, left or failed since
+	next   time.Time                // to look again; zero: when something changed
+	endAt  time.Time                // the next surplus session may end; zero: there is none
+}
+
+// wants reports whether this node keeps a session with a member. Called with mu held.
+func (m *Mesh) wants(id identity.PeerID) bool {
+	return m.topology.wanted == nil || m.topology.wanted[id]
+}
+
+// arrange looks anew for whom to dial, if there is reason to. Called with mu held.
+func (m *Mesh) arrange(now time.Time) {
+	t := &m.topology
+	st := m.ledger.State(m.now())
+	if st != t.state {
+		m.setRing(st)
+		t.stale = true
+	}
+	if !t.stale && (t.next.IsZero() || now.Before(t.next)) {
+		return
+	}
+	t.stale, t.next, t.endAt = false, time.Time{}, time.Time{}
+	if m.mode == ring.Full {
+		t.wanted = nil
+		return
+	}
+	self := m.self.ID()
+	reachable := func(id identity.PeerID) bool { return m.mayReach(now, id) }
+	t.wanted = make(map[identity.PeerID]bool)
+	for _, id := range t.ring.Wanted(m.mode, self, reachable) {
+		t.wanted[id] = true
+		m.lineUp(id)
+	}
+	if len(m.surplus(now)) > 0 {
+		t.endAt = now.Add(surplusEvery)
+	}
+}
+
+// setRing makes the ring that of a state's members. Who joined or left is told by the difference. Called with mu held.
+func (m *Mesh) setRing(st *ledger.State) {
+	t := &m.topology
+	before := t.ring
+	if before == nil {
+		ids := make([]identity.PeerID, 0, len(st.Members))
+		for i := range st.Members {
+			ids = append(ids, st.Members[i].ID)
+		}
+		t.ring = ring.New(m.network.ID, ids)
+	} else {
+		var added, removed []identity.PeerID
+		for i := range st.Members {
+			if id := st.Members[i].ID; !before.Has(id) {
+				added = append(added, id)
+			}
+		}
+		if before.Len()+len(added) > len(st.Members) {
+			for id := range before.All() {
+				if !st.IsMember(id) {
+					removed = append(removed, id)
+				}
+			}
+		}
+		t.ring = before.With(added, removed)
+	}
+	t.state = st
+	was := m.mode
+	m.mode = m.mode.Next(t.ring.Len())
+	if was == ring.Ringed && m.mode == ring.Full {
+		t.wanted = nil
+		for id := range t.ring.All() {
+			if id != m.self.ID() {
+				m.lineUp(id)
+			}
+		}
+	}
+}
+
+// mayReach reports whether there is a session with a member, or one is worth a try. Called with mu held.
+func (m *Mesh) mayReach(now time.Time, id identity.PeerID) bool {
+	if s := m.sessions[id]; s != nil && s.done {
+		return true
+	}
+	e := m.book.entries[id]
+	switch {
+	case e == nil:
+		return true
+	case now.Before(e.full):
+		m.lookAgainBy(e.full)
+		return false
+	case e.Failed < shunAfter || e.next.IsZero() || !now.Before(e.next.Add(shunFor)):
+		return true
+	}
+	m.lookAgainBy(now.Add(lookAgain))
+	return false
+}
+
+func (m *Mesh) lookAgainBy(at time.Time) {
+	if t := &m.topology; t.next.IsZero() || at.Before(t.next) {
+		t.next = at
+	}
+}
+
+// surplus are the sessions that this node dialled and that neither end wants. Called with mu held.
+func (m *Mesh) surplus(now time.Time) []identity.PeerID {
+	t := &m.topology
+	if m.mode == ring.Full {
+		return nil
+	}
+	var ours []identity.PeerID
+	for _, id := range slices.SortedFunc(maps.Keys(m.sessions), identity.PeerID.Compare) {
+		if s := m.sessions[id]; s.done && s.role == dialer && !t.wanted[id] {
+			ours = append(ours, id)
+		}
+	}
+	return t.ring.Surplus(m.mode, m.self.ID(), ours, func(id identity.PeerID) bool { return m.mayReach(now, id) })
+}
+
+// shed ends a surplus session when its time has come: they go one by one. Called with mu held.
+func (m *Mesh) shed(now time.Time) {
+	t := &m.topology
+	if t.endAt.IsZero() || now.Before(t.endAt) {
+		return
+	}
+	t.endAt = time.Time{}
+	more := m.surplus(now)
+	for _, id := range more {
+		if s := m.sessions[id]; now.Sub(s.pulse.begun) >= surplusAfter {
+			m.end(s, reasonSurplus)
+			break
+		}
+	}
+	if len(more) > 0 {
+		t.endAt = now.Add(surplusEvery)
+	}
+}
