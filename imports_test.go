@@ -40,6 +40,7 @@ var layers = map[string]int{
 	"internal/stream":   layerBase,
 	"internal/sim":      layerBase,
 	"internal/netlab":   layerBase,
+	"internal/meshsim":  layerAPI,
 	"internal/e2e":      layerCmd,
 	"identity":          layerIdentity,
 	"netmap":            layerData,

@@ -3,6 +3,7 @@ package control
 import (
 	"time"
 
+	"github.com/meshnet/meshnet/control/ledger"
 	"github.com/meshnet/meshnet/identity"
 	"github.com/meshnet/meshnet/internal/bucket"
 	"github.com/meshnet/meshnet/netmap"
@@ -53,7 +54,7 @@ func (m *Mesh) setReach(r *Reach) {
 
 // mergeCard takes a card that somebody passed on. Called with mu held.
 func (m *Mesh) mergeCard(u *update, raw []byte) error {
-	c, err := decodeCard(raw)
+	c, err := ledger.Share(m.cfg.Shared, "card", raw, func() (*Card, error) { return decodeCard(raw) })
 	if err != nil {
 		return err
 	}
@@ -65,7 +66,10 @@ func (m *Mesh) mergeCard(u *update, raw []byte) error {
 		m.seen(u, f)
 		return nil
 	}
-	if err := c.verify(m.network.ID); err != nil {
+	_, err = ledger.Share(m.cfg.Shared, "card signature", raw, func() (struct{}, error) {
+		return struct{}{}, c.verify(m.network.ID)
+	})
+	if err != nil {
 		return err
 	}
 	switch {
@@ -83,7 +87,7 @@ func (m *Mesh) mergeCard(u *update, raw []byte) error {
 
 // mergeReach takes a reach that somebody passed on. Called with mu held.
 func (m *Mesh) mergeReach(u *update, raw []byte) error {
-	r, err := decodeReach(raw)
+	r, err := ledger.Share(m.cfg.Shared, "reach", raw, func() (*Reach, error) { return decodeReach(raw) })
 	if err != nil {
 		return err
 	}
@@ -95,7 +99,10 @@ func (m *Mesh) mergeReach(u *update, raw []byte) error {
 		m.seen(u, f)
 		return nil
 	}
-	if err := r.verify(m.network.ID); err != nil {
+	_, err = ledger.Share(m.cfg.Shared, "reach signature", raw, func() (struct{}, error) {
+		return struct{}{}, r.verify(m.network.ID)
+	})
+	if err != nil {
 		return err
 	}
 	switch {

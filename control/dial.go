@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/meshnet/meshnet/control/ring"
 	"github.com/meshnet/meshnet/control/wire"
 	"github.com/meshnet/meshnet/identity"
 	"github.com/meshnet/meshnet/netmap"
@@ -27,28 +28,52 @@ func (m *Mesh) dialRoom() int {
 	return min(maxDials-len(m.dialing), maxSessions-len(m.sessions)-len(m.dialing))
 }
 
-// due takes the members that are to be dialled now: without a session, their backoff over. Who waits longest is next.
-func (m *Mesh) due(now time.Time) []netmap.Peer {
+// In a larger network dials are begun one after the other, about dialEvery apart, so that nobody's line is full when
+// everybody starts at once.
+const dialEvery = time.Second
+
+// mayDial reports whether the next dial may begin. Called with mu held.
+func (m *Mesh) mayDial(now time.Time) bool {
+	return m.mode == ring.Full || !now.Before(m.topology.dialAt)
+}
+
+// due takes the members that are to be dialled now.
+func (m *Mesh) due() []netmap.Peer {
 	current := m.current.Load()
 	if current == nil {
 		return nil
 	}
 	var due []netmap.Peer
+	m.takeDue(func(id identity.PeerID) bool {
+		p := current.Peer(id)
+		if p != nil {
+			due = append(due, *p) // a copy: a session may outlive the map by days
+		}
+		return p != nil
+	})
+	return due
+}
+
+// takeDue takes those out of the line who have no session and whose backoff is over. Who waits longest is next. take
+// reports whether somebody can be dialled; if not, it is looked at again by the next organise.
+func (m *Mesh) takeDue(take func(identity.PeerID) bool) {
+	now := m.wall()
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for m.dialRoom() > 0 {
+	for m.dialRoom() > 0 && m.mayDial(now) {
 		id, ok := m.book.take(now)
 		if !ok {
-			break
+			return
 		}
-		p := current.Peer(id)
-		if p == nil || m.sessions[id] != nil || m.dialing[id] || !m.wants(id) {
-			continue // lined up again by the map that has it, when that ends, or when it is wanted
+		if m.sessions[id] != nil || m.dialing[id] || !m.wants(id) {
+			continue // lined up again when that ends, or when it is wanted
 		}
-		m.dialing[id] = true
-		due = append(due, *p) // a copy: a session may outlive the map by days
+		m.topology.dialAt = now.Add(dialEvery/2 + time.Duration(m.rng.Int64N(int64(dialEvery))))
+		if m.dialing[id] = take(id); !m.dialing[id] {
+			delete(m.dialing, id)
+			m.topology.later = append(m.topology.later, id)
+		}
 	}
-	return due
 }
 
 // dial opens a session with a member and stays with it until it ends.

@@ -89,13 +89,6 @@ func (m *Mesh) rebuild() {
 	}
 	m.current.Store(next)
 	m.drawn = drawn{s.state, s.keys}
-	m.mu.Lock()
-	for _, id := range s.joined {
-		if id != m.self.ID() {
-			m.lineUp(id)
-		}
-	}
-	m.mu.Unlock()
 }
 
 // sketch takes what the next map is made of; nil: the current one is right. Called with drawing held.

@@ -106,8 +106,11 @@ func TestDrawFromBefore(t *testing.T) {
 				served++
 			}
 		}
-		if ids := m.book.queue; len(ids) != len(m.Map().Peers) {
-			t.Fatalf("%d wait to be dialled of %d", len(ids), len(m.Map().Peers))
+		m.organise()
+		for i := range m.Map().Peers {
+			if id := m.Map().Peers[i].ID; m.wants(id) && m.book.entry(id).place == 0 {
+				t.Fatalf("%v does not wait to be dialled", id)
+			}
 		}
 	}
 	if served == 0 {

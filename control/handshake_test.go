@@ -191,6 +191,8 @@ func TestMeshClock(t *testing.T) {
 	}
 }
 
+func settled(time.Time) bool { return false }
+
 func TestEntropyGrowsRare(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	now := time.Now()
@@ -200,11 +202,11 @@ func TestEntropyGrowsRare(t *testing.T) {
 	for range 8 {
 		last = e.at.Sub(now)
 		waits = append(waits, fmt.Sprint(last.Round(time.Second)))
-		if e.due(e.at.Add(-1)) {
+		if e.due(e.at.Add(-1), settled) {
 			t.Fatal("due too early")
 		}
 		now = e.at
-		if !e.due(now) {
+		if !e.due(now, settled) {
 			t.Fatal("not due")
 		}
 	}
@@ -219,5 +221,13 @@ func TestEntropyGrowsRare(t *testing.T) {
 	e.changed(now.Add(time.Second))
 	if e.at.After(after) {
 		t.Fatal("another change puts it off")
+	}
+	for e.at.Before(after.Add(time.Hour)) {
+		if now = e.at; e.due(now, func(time.Time) bool { return true }) {
+			break
+		}
+	}
+	if off := now.Sub(after); off < maxUnsettled || off > maxUnsettled+4*settledAfter {
+		t.Fatalf("constant change puts it off by %v", off)
 	}
 }

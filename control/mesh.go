@@ -41,12 +41,19 @@ type Config struct {
 
 	// Now is the host's clock. nil: time.Now.
 	Now func() time.Time
+	// Shared spares nodes of one process each other's work. nil: nobody's.
+	Shared *ledger.Shared
 	// Dial opens a control stream to a control address.
 	Dial func(ctx context.Context, to netip.AddrPort) (net.Conn, error)
 	// Listener accepts control streams.
 	Listener net.Listener
 	// Observe tells the underlay address that a peer's packets come from, if it is direct.
 	Observe func(identity.PeerID) netip.AddrPort
+	// Keepalive sends a member an empty packet, if there is a session to send it with. It must not block. nil: sessions
+	// ask their peers instead.
+	Keepalive func(identity.PeerID)
+	// Heard is when the last packet of a member came; zero: none did. Needed with Keepalive.
+	Heard func(identity.PeerID) time.Time
 	// Rendezvous sends a datagram of joining to an address, or by the relay servers that lead to a node. It must not
 	// block.
 	Rendezvous func(to datagram.Place, pkt []byte)
@@ -121,6 +128,7 @@ type Mesh struct {
 	mode        ring.Mode                     //
 	spread      spread                        //
 	topology    topology                      //
+	compared    bucket.Bucket                 // how often with new partners
 	asked       map[identity.PeerID]time.Time // members that got an Intro of ours
 	former      map[identity.PeerID]string    // what the revoked were called last
 	events      []Event                       // for Run to tell
@@ -169,6 +177,7 @@ func New(cfg Config) (*Mesh, error) {
 	if err != nil {
 		return nil, err
 	}
+	l.ShareWith(cfg.Shared)
 	m := &Mesh{
 		cfg: cfg, wall: cfg.Now, log: cfg.Logger, self: cfg.Identity, network: genesis.Network(), store: cfg.Store, ledger: l,
 		intros: make(chan introPacket, introQueue), dirty: make(chan struct{}, 1),

@@ -343,7 +343,7 @@ func TestSilentPeer(t *testing.T) {
 		defer w.stopAll()
 		w.until("session", 5*time.Second, w.meshed)
 		w.streams.Cut(b.control(), sim.Blackhole)
-		took := w.until("a notices", livelyPulse*5/4+answerFor+time.Second, func() bool { return a.saw(EventSessionDown, b) == 1 })
+		took := w.until("a notices", livelyBeat*5/4+answerFor+time.Second, func() bool { return a.saw(EventSessionDown, b) == 1 })
 		t.Logf("noticed after %v", took)
 		time.Sleep(time.Hour)
 		if a.mesh.Map().Peer(b.id.ID()) == nil {

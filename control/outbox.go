@@ -27,7 +27,8 @@ func encode(t wire.Type, v any) frame { return frame{t, dcbor.Marshal(v)} }
 
 // outbox is what a session has yet to send. Safe for concurrent use.
 type outbox struct {
-	wake chan struct{}
+	wake   chan struct{}
+	notify func() // called beside wake; may be nil
 
 	mu      sync.Mutex
 	frames  []frame   // guarded by mu
@@ -37,6 +38,7 @@ type outbox struct {
 	fresh   bool      // something changed that both sides ought to know; guarded by mu
 	offers  []tag     // guarded by mu
 	offerAt time.Time // when they are due, if there are any; guarded by mu
+	offered time.Time // when the last ones went; guarded by mu
 }
 
 func newOutbox() *outbox { return &outbox{wake: make(chan struct{}, 1)} }
@@ -69,6 +71,9 @@ func (o *outbox) offer(at time.Time, t tag) {
 	o.mu.Lock()
 	o.fresh = true
 	first := len(o.offers) == 0
+	if earliest := o.offered.Add(offerEvery); at.Before(earliest) {
+		at = earliest
+	}
 	if first || at.Before(o.offerAt) {
 		o.offerAt = at
 	}
@@ -91,7 +96,7 @@ func (o *outbox) putOffers(now time.Time) {
 	o.mu.Lock()
 	var due []tag
 	if len(o.offers) > 0 && !now.Before(o.offerAt) {
-		due, o.offers = o.offers, nil
+		due, o.offers, o.offered = o.offers, nil, now
 	}
 	o.mu.Unlock()
 	for part := range slices.Chunk(due, maxTags) {
@@ -120,6 +125,9 @@ func (o *outbox) changed() bool {
 }
 
 func (o *outbox) rouse() {
+	if o.notify != nil {
+		o.notify()
+	}
 	select {
 	case o.wake <- struct{}{}:
 	default:

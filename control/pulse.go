@@ -6,35 +6,50 @@ import (
 )
 
 const (
-	// livelyPulse is how long a session may be silent before its peer is asked whether it is there, and quietPulse that
-	// of one that had nothing to tell for quietAfter. Either is spread by a quarter, so that mostly one of the two asks:
-	// whoever hears anything need not. The first keeps alive what a NAT remembers for 30 s.
-	livelyPulse = 20 * time.Second
-	quietPulse  = 60 * time.Second
-	quietAfter  = 10 * time.Minute
+	// livelyBeat is how often a session's peer gets a sign of life, and quietBeat when there was nothing to tell for
+	// quietAfter. Either is spread by a quarter. The first keeps alive what a NAT remembers for 30 s.
+	livelyBeat = 20 * time.Second
+	quietBeat  = 60 * time.Second
+	quietAfter = 10 * time.Minute
+	// livelySilence is how long a peer may be silent before it is asked whether it is there, and quietSilence after
+	// quietAfter: it may have begun to be quiet before we did.
+	livelySilence = 45 * time.Second
+	quietSilence  = 110 * time.Second
 	// askAfter is when a peer is asked to whom something was sent, and who said nothing since.
 	askAfter = 5 * time.Second
 	// answerFor is how long it may take then.
 	answerFor = 10 * time.Second
-	// deadAfter ends the session of somebody who asks less often than anybody should.
-	deadAfter = 2 * quietPulse
+	// deadAfter ends the session of somebody of whom no message came for so long, other signs of life or not.
+	deadAfter = time.Hour
 )
 
-// pulse knows whether a session's peer is still there. The reader calls hear; all else is the writer's.
+// life is how the packets below a session tell of its peer.
+type life struct {
+	sign  func()           // sends an empty packet
+	heard func() time.Time // when the last packet came
+}
+
+// pulse knows whether a session's peer is still there. Signs of life are packets without content; without a life they
+// are questions, which are answered. The reader calls hear; all else is the writer's.
 type pulse struct {
 	begun  time.Time
 	spread func() float64
+	life   *life        // nil: there is none
 	heard  atomic.Int64 // nanoseconds since begun
 
-	idle  time.Duration // how long it may be silent; drawn anew after each time that the peer was heard
-	since time.Duration // heard, when idle was drawn
-	lull  time.Time     // since when there was nothing to tell
-	sent  time.Time     // the first frame since the peer was heard; zero: none
-	asked time.Time     // zero: no answer is due
+	silence time.Duration // how long the peer may be silent; drawn anew after each time that it was heard
+	since   time.Time     // heard, when silence was drawn
+	beatAt  time.Time     // the next sign of life
+	lull    time.Time     // since when there was nothing to tell
+	sent    time.Time     // the first frame since the peer was heard; zero: none
+	asked   time.Time     // zero: no answer is due
 }
 
-func newPulse(now time.Time, spread func() float64) *pulse {
-	return &pulse{begun: now, lull: now, spread: spread}
+func newPulse(now time.Time, spread func() float64, l *life) *pulse {
+	p := &pulse{begun: now, lull: now, since: now, spread: spread, life: l}
+	p.draw(now)
+	p.rest(now)
+	return p
 }
 
 // hear notes that the peer is there.
@@ -47,18 +62,41 @@ func (p *pulse) told(now time.Time) {
 		p.sent = now
 	}
 	p.lull = now
+	p.rest(now)
 }
+
+// of is a time for lively sessions or one for quiet ones, spread by a part.
+func (p *pulse) of(now time.Time, lively, quiet time.Duration, part float64) time.Duration {
+	d := lively
+	if now.Sub(p.lull) >= quietAfter {
+		d = quiet
+	}
+	return d + time.Duration((p.spread()-0.5)*2*part*float64(d))
+}
+
+// draw decides how long the peer may be silent from now on.
+func (p *pulse) draw(now time.Time) {
+	if p.life == nil {
+		p.silence = p.of(now, livelyBeat, quietBeat, 0.25)
+	} else {
+		p.silence = p.of(now, livelySilence, quietSilence, 0.1)
+	}
+}
+
+// rest puts the next sign of life off: something was sent.
+func (p *pulse) rest(now time.Time) { p.beatAt = now.Add(p.of(now, livelyBeat, quietBeat, 0.25)) }
 
 // look takes account of what was heard.
 func (p *pulse) look(now time.Time) {
-	heard := time.Duration(p.heard.Load())
-	at := p.begun.Add(heard)
-	if p.idle == 0 || p.since != heard {
-		p.idle, p.since = livelyPulse, heard
-		if now.Sub(p.lull) >= quietAfter {
-			p.idle = quietPulse
+	at := p.begun.Add(time.Duration(p.heard.Load()))
+	if p.life != nil {
+		if packet := p.life.heard(); packet.After(at) {
+			at = packet
 		}
-		p.idle += time.Duration((p.spread() - 0.5) * float64(p.idle) / 2)
+	}
+	if at.After(p.since) {
+		p.since = at
+		p.draw(now)
 	}
 	if !at.Before(p.sent) {
 		p.sent = time.Time{}
@@ -68,9 +106,14 @@ func (p *pulse) look(now time.Time) {
 	}
 }
 
-// due says what to do now: ask the peer, or give it up.
+// due says what to do now: ask the peer, or give it up. Signs of life it gives itself.
 func (p *pulse) due(now time.Time) (ask, dead bool) {
-	if now.Before(p.next(now)) {
+	p.look(now)
+	if p.life != nil && !now.Before(p.beatAt) {
+		p.life.sign()
+		p.rest(now)
+	}
+	if now.Before(p.limit()) {
 		return false, false
 	}
 	if !p.asked.IsZero() {
@@ -80,15 +123,24 @@ func (p *pulse) due(now time.Time) (ask, dead bool) {
 	return true, false
 }
 
-// next is when there is something to do.
-func (p *pulse) next(now time.Time) time.Time {
-	p.look(now)
+// limit is when to ask, or to give up.
+func (p *pulse) limit() time.Time {
 	if !p.asked.IsZero() {
 		return p.asked.Add(answerFor)
 	}
-	next := p.begun.Add(p.since + p.idle)
-	if !p.sent.IsZero() && p.sent.Add(askAfter).Before(next) {
-		next = p.sent.Add(askAfter)
+	limit := p.since.Add(p.silence)
+	if !p.sent.IsZero() && p.sent.Add(askAfter).Before(limit) {
+		limit = p.sent.Add(askAfter)
+	}
+	return limit
+}
+
+// next is when there is something to do.
+func (p *pulse) next(now time.Time) time.Time {
+	p.look(now)
+	next := p.limit()
+	if p.life != nil && p.beatAt.Before(next) {
+		next = p.beatAt
 	}
 	return next
 }

@@ -18,20 +18,20 @@ func TestPulse(t *testing.T) {
 	}
 	for name, steps := range map[string][]then{
 		"silent": {
-			{at: livelyPulse - 1, nextWithin: 1},
-			{at: livelyPulse, ask: true, nextWithin: answerFor},
-			{at: livelyPulse + answerFor - 1},
-			{at: livelyPulse + answerFor, dead: true},
+			{at: livelyBeat - 1, nextWithin: 1},
+			{at: livelyBeat, ask: true, nextWithin: answerFor},
+			{at: livelyBeat + answerFor - 1},
+			{at: livelyBeat + answerFor, dead: true},
 		},
 		"answers": {
-			{at: livelyPulse, ask: true},
-			{at: livelyPulse + 1, what: "heard", nextWithin: livelyPulse},
-			{at: 2 * livelyPulse},
-			{at: 2*livelyPulse + 1, ask: true},
+			{at: livelyBeat, ask: true},
+			{at: livelyBeat + 1, what: "heard", nextWithin: livelyBeat},
+			{at: 2 * livelyBeat},
+			{at: 2*livelyBeat + 1, ask: true},
 		},
 		"asks itself": {
-			{at: livelyPulse / 2, what: "heard"},
-			{at: livelyPulse, nextWithin: livelyPulse / 2},
+			{at: livelyBeat / 2, what: "heard"},
+			{at: livelyBeat, nextWithin: livelyBeat / 2},
 		},
 		"told": {
 			{at: time.Second, what: "told", nextWithin: askAfter},
@@ -41,21 +41,21 @@ func TestPulse(t *testing.T) {
 		},
 		"told and heard": {
 			{at: time.Second, what: "told"},
-			{at: 2 * time.Second, what: "heard", nextWithin: livelyPulse},
+			{at: 2 * time.Second, what: "heard", nextWithin: livelyBeat},
 			{at: time.Second + askAfter},
 		},
 		"quiet for long": {
-			{at: quietAfter, what: "heard", nextWithin: quietPulse},
-			{at: quietAfter + livelyPulse, nextWithin: quietPulse - livelyPulse},
-			{at: quietAfter + quietPulse, ask: true, nextWithin: answerFor},
-			{at: quietAfter + quietPulse + 1, what: "heard"},
-			{at: quietAfter + quietPulse + 2, what: "told", nextWithin: askAfter},
-			{at: quietAfter + quietPulse + 3, what: "heard", nextWithin: livelyPulse},
+			{at: quietAfter, what: "heard", nextWithin: quietBeat},
+			{at: quietAfter + livelyBeat, nextWithin: quietBeat - livelyBeat},
+			{at: quietAfter + quietBeat, ask: true, nextWithin: answerFor},
+			{at: quietAfter + quietBeat + 1, what: "heard"},
+			{at: quietAfter + quietBeat + 2, what: "told", nextWithin: askAfter},
+			{at: quietAfter + quietBeat + 3, what: "heard", nextWithin: livelyBeat},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			begun := time.Now()
-			p := newPulse(begun, half)
+			p := newPulse(begun, half, nil)
 			for _, s := range steps {
 				now := begun.Add(s.at)
 				switch s.what {
@@ -73,5 +73,44 @@ func TestPulse(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// With packets that tell, empty ones go out and the peer is asked only when none comes.
+func TestPulseOfPackets(t *testing.T) {
+	begun := time.Now()
+	now, heard := begun, begun
+	signs := 0
+	p := newPulse(begun, half, &life{sign: func() { signs++ }, heard: func() time.Time { return heard }})
+	asks := 0
+	for now.Before(begun.Add(time.Hour)) {
+		now = p.next(now)
+		heard = now.Add(-time.Second)
+		ask, dead := p.due(now)
+		if dead {
+			t.Fatal("given up")
+		}
+		if ask {
+			asks++
+		}
+	}
+	if want := int(quietAfter/livelyBeat + (time.Hour-quietAfter)/quietBeat); signs < want-1 || signs > want+1 || asks != 0 {
+		t.Errorf("%d signs of life, want %d; %d questions", signs, want, asks)
+	}
+	p.told(now)
+	heard = now
+	silent := now
+	for {
+		now = p.next(now)
+		ask, dead := p.due(now)
+		if ask && now.Sub(silent) != livelySilence {
+			t.Errorf("asked after %v", now.Sub(silent))
+		}
+		if dead {
+			break
+		}
+	}
+	if took := now.Sub(silent); took != livelySilence+answerFor {
+		t.Errorf("given up after %v", took)
 	}
 }

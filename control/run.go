@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/meshnet/meshnet/control/ring"
 	"github.com/meshnet/meshnet/control/wire"
 	"github.com/meshnet/meshnet/identity"
 	"github.com/meshnet/meshnet/netmap"
@@ -57,12 +58,21 @@ func (m *Mesh) work() []netmap.Peer {
 	m.hear()
 	m.housekeep()
 	m.publish()
+	m.organise()
+	return m.due()
+}
+
+// organise decides with whom to keep sessions.
+func (m *Mesh) organise() {
 	now := m.wall()
 	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, id := range m.topology.later {
+		m.lineUp(id)
+	}
+	m.topology.later = nil
 	m.arrange(now)
 	m.shed(now)
-	m.mu.Unlock()
-	return m.due(now)
 }
 
 // rest is how long there is nothing to do, unless poke is called.
@@ -79,12 +89,15 @@ func (m *Mesh) rest() time.Duration {
 	for _, p := range m.provisional {
 		sooner(p.until)
 	}
-	for _, t := range [...]time.Time{m.keepAt, m.drawAt, m.spread.askAt, m.topology.next, m.topology.endAt} {
+	for _, t := range [...]time.Time{m.keepAt, m.drawAt, m.spread.askAt, m.spread.serveNext(), m.topology.next, m.topology.endAt} {
 		if !t.IsZero() {
 			sooner(t)
 		}
 	}
 	if t, any := m.book.nextDial(); any && m.dialRoom() > 0 {
+		if t.Before(m.topology.dialAt) && m.mode == ring.Ringed {
+			t = m.topology.dialAt
+		}
 		sooner(t)
 	}
 	mesh := m.now()
@@ -240,11 +253,13 @@ func (m *Mesh) endSessions(reason string) {
 
 // established is called when the five steps of a session are over.
 func (m *Mesh) established(s *session) {
+	full := false
 	_ = m.update(func(u *update) error { // f has no failure
 		if m.sessions[s.peer] != s {
 			return nil
 		}
 		s.done = true
+		full = m.mode == ring.Full
 		m.topology.stale = true
 		m.notePartners()
 		delete(m.dialing, s.peer)
@@ -256,7 +271,9 @@ func (m *Mesh) established(s *session) {
 		}
 		return nil
 	})
-	m.queueDigest(s) // what came while the steps ran was not pushed
+	if full { // what came while the steps ran was not pushed; else the first comparison is soon
+		m.queueDigest(s)
+	}
 }
 
 // leave takes a session out after it ended.
@@ -309,6 +326,7 @@ func (m *Mesh) housekeep() {
 		}
 	}
 	m.askAgain(now)
+	m.goOnServing(now)
 	unkept := m.ledger.State(m.now()).Unkept
 	admin := m.self.ID() == m.ledger.Genesis().Founder
 	due := false

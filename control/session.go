@@ -39,9 +39,17 @@ func (m *Mesh) newSession(peer identity.PeerID, r role, abort func()) *session {
 	now := m.wall()
 	return &session{
 		peer: peer, role: r, abort: abort, out: newOutbox(),
-		pulse: newPulse(now, m.jitter), entropy: newEntropy(now, m.jitter),
+		pulse: newPulse(now, m.jitter, m.lifeOf(peer)), entropy: newEntropy(now, m.jitter),
 		signalsTo: make(map[identity.PeerID]*bucket.Bucket),
 	}
+}
+
+// lifeOf is how the packets below a session tell of its peer.
+func (m *Mesh) lifeOf(peer identity.PeerID) *life {
+	if m.cfg.Keepalive == nil {
+		return nil
+	}
+	return &life{sign: func() { m.cfg.Keepalive(peer) }, heard: func() time.Time { return m.cfg.Heard(peer) }}
 }
 
 // begin says the first word, if it is ours.
@@ -72,7 +80,7 @@ func (m *Mesh) tick(s *session) bool {
 	if s.out.changed() {
 		s.entropy.changed(now)
 	}
-	if s.entropy.due(now) {
+	if s.entropy.due(now, m.unsettled) {
 		m.queueDigest(s)
 	}
 	s.out.putOffers(now)
@@ -103,20 +111,24 @@ func (s *session) noteSent(now time.Time, f frame) {
 }
 
 const (
+	minEntropy   = 4 * time.Second
 	firstEntropy = 30 * time.Second
 	maxEntropy   = 10 * time.Minute
 )
 
-// entropy says when to compare digests: 30 s after a change, then ever more rarely up to 10 min. Owned by the writer.
+// entropy says when to compare digests: soon after the beginning, 30 s after a change, then ever more rarely up to 10 min.
+// Owned by the writer.
 type entropy struct {
 	wait   time.Duration
 	at     time.Time
+	latest time.Time // whatever is going on
 	jitter func() float64
 }
 
 func newEntropy(now time.Time, jitter func() float64) *entropy {
 	e := &entropy{wait: firstEntropy, jitter: jitter}
-	e.plan(now)
+	e.at = now.Add(minEntropy + time.Duration(jitter()*float64(firstEntropy-minEntropy)))
+	e.latest = e.at.Add(maxUnsettled)
 	return e
 }
 
@@ -130,9 +142,13 @@ func (e *entropy) changed(now time.Time) {
 	}
 }
 
-// due reports whether it is time, once.
-func (e *entropy) due(now time.Time) bool {
+// due reports whether it is time, once. While things are unsettled it is not, for a while.
+func (e *entropy) due(now time.Time, unsettled func(time.Time) bool) bool {
 	if now.Before(e.at) {
+		return false
+	}
+	if now.Before(e.latest) && unsettled(now) {
+		e.at = now.Add(settledAfter + time.Duration(e.jitter()*float64(settledAfter)))
 		return false
 	}
 	e.plan(now)
@@ -141,6 +157,7 @@ func (e *entropy) due(now time.Time) bool {
 
 func (e *entropy) plan(now time.Time) {
 	e.at = now.Add(e.wait + time.Duration((e.jitter()-0.5)*float64(e.wait)/2))
+	e.latest = e.at.Add(maxUnsettled)
 	e.wait = min(2*e.wait, maxEntropy)
 }
 

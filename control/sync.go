@@ -5,6 +5,7 @@ import (
 	"errors"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/meshnet/meshnet/control/ledger"
 	"github.com/meshnet/meshnet/control/ring"
@@ -17,8 +18,9 @@ import (
 //	digest ─▶ heads differ    ─▶ statements at once
 //	          roots differ    ─▶ sums of the buckets (package shelf), or lists at once when they are short
 //	sums   ─▶ buckets differ  ─▶ have: what stands in them
-//	have   ─▶ facts that its sender lacks, and want: what its reader lacks
+//	have   ─▶ offer: what its sender lacks, and want: what its reader lacks
 //	want   ─▶ facts
+//	offer  ─▶ ask ─▶ facts (spread.go)
 
 // shortList is how many entries are listed without asking for sums first.
 const shortList = 64
@@ -43,10 +45,38 @@ func (m *Mesh) reachesDigest() identity.Hash {
 	return identity.Sum("meshnet/reaches-digest/v1", all)
 }
 
+// In a larger network a new session compares only what admins and members' admissions say, and that with the first few
+// partners: the rest goes round, and is compared once it has.
+const (
+	compareRate, compareBurst = 0.2, 2
+	// settledAfter is how long nothing new came, when it has; nobody waits for that longer than maxUnsettled.
+	settledAfter = 3 * time.Second
+	maxUnsettled = time.Minute
+)
+
+// mayCompare reports whether to compare with a new partner at once. Called with mu held.
+func (m *Mesh) mayCompare() bool {
+	return m.mode == ring.Full || m.compared.Take(m.wall(), compareRate, compareBurst)
+}
+
+// unsettled reports whether news go round still.
+func (m *Mesh) unsettled(now time.Time) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.mode == ring.Ringed && (len(m.spread.asked) > 0 || now.Sub(m.spread.fresh) < settledAfter)
+}
+
 // sendFirstFacts ends the five steps: it sends at least one Facts.
 func (m *Mesh) sendFirstFacts(s *session) {
+	var frames []frame
 	m.mu.Lock()
-	frames := m.answerDigest(s.digest)
+	if m.mayCompare() {
+		d := *s.digest
+		if m.mode == ring.Ringed {
+			d.Cards = m.shelf.Root()
+		}
+		frames = m.answerDigest(&d)
+	}
 	m.mu.Unlock()
 	if len(frames) == 0 || frames[0].kind != typeFacts {
 		frames = slices.Insert(frames, 0, encode(typeFacts, &facts{}))
@@ -165,94 +195,91 @@ func factFrames(all []fact) []frame {
 	return frames
 }
 
-// handleHave compares lists: sends what the other lacks and asks for what we lack.
+// handleHave compares lists: offers what the other lacks and asks for what we lack.
 func (m *Mesh) handleHave(s *session, h *have) {
 	m.mu.Lock()
 	lacking, unknown := m.ledger.Missing(h.Heads)
-	send := statementFacts(lacking)
-	ask := want{Heads: m.ledger.Heads()}
+	c := comparison{mesh: m, with: s, now: m.wall(), want: want{Heads: m.ledger.Heads()}}
 	if h.RecordsOf != nil {
-		send = append(send, m.compareRecords(shelf.Part(h.RecordsOf), h.Records, &ask)...)
+		c.records(shelf.Part(h.RecordsOf), h.Records)
 	}
 	if h.CardsOf != nil {
-		send = append(send, m.compareCards(s, shelf.Part(h.CardsOf), h.Cards, &ask)...)
+		c.cards(shelf.Part(h.CardsOf), h.Cards)
 	}
 	if h.AllReaches {
-		send = append(send, m.compareReaches(s, h.Reaches, &ask)...)
+		c.reaches(h.Reaches)
 	}
-	frames := factFrames(send)
-	if unknown || len(ask.Records) > 0 || len(ask.Nodes) > 0 {
-		frames = append(frames, encode(typeWant, &ask))
+	frames := factFrames(statementFacts(lacking))
+	if unknown || len(c.want.Records) > 0 || len(c.want.Nodes) > 0 {
+		frames = append(frames, encode(typeWant, &c.want))
 	}
 	m.mu.Unlock()
 	s.out.put(frames...)
+	m.poke() // it may have to ask later
 }
 
-// compareRecords returns the records of some buckets that are not in a list, in the order in which they can be added.
-// Called with mu held.
-func (m *Mesh) compareRecords(part shelf.Part, theirs []identity.Hash, ask *want) []fact {
+// comparison of what is held with a list. What the other has newer goes to want, unless somebody was asked for it; what
+// it has not is offered. Its methods are called with Mesh.mu held.
+type comparison struct {
+	mesh *Mesh
+	with *session
+	now  time.Time
+	want want
+}
+
+func (c *comparison) offer(t tag) { c.with.out.offer(c.now, t) }
+
+func (c *comparison) lacks(t tag) bool { return c.mesh.spread.want(c.now, t, c.with) }
+
+func (c *comparison) records(part shelf.Part, theirs []identity.Hash) {
+	m := c.mesh
 	has := make(map[identity.Hash]bool, len(theirs))
 	for _, id := range theirs {
 		has[id] = true
-		if _, known := m.ledger.Admitted().Version(id); !known {
-			ask.Records = append(ask.Records, id)
+		if _, known := m.ledger.Admitted().Version(id); !known && c.lacks(recordTag(id)) {
+			c.want.Records = append(c.want.Records, id)
 		}
 	}
-	lacking := make(map[identity.Hash]bool)
 	for e := range m.ledger.Admitted().Of(part) {
 		if !has[e.Key] {
-			lacking[e.Key] = true
+			c.offer(recordTag(e.Key))
 		}
 	}
-	return m.recordFacts(lacking)
 }
 
-// recordFacts are the records with the given ids, in the order in which they can be added. Called with mu held.
-func (m *Mesh) recordFacts(ids map[identity.Hash]bool) []fact {
-	var all []fact
-	if len(ids) == 0 {
-		return nil
-	}
-	for r := range m.ledger.Records(0) {
-		if ids[r.ID] {
-			all = append(all, recordFact(r))
-		}
-	}
-	return all
-}
-
-// compareCards returns the cards of some buckets that a list lacks. Nobody is told about themselves. Called with mu held.
-func (m *Mesh) compareCards(s *session, part shelf.Part, theirs []version, ask *want) (send []fact) {
+// cards compares those of some buckets. Nobody is told about themselves.
+func (c *comparison) cards(part shelf.Part, theirs []version) {
+	m := c.mesh
 	has := make(map[identity.PeerID]uint64, len(theirs))
 	for _, v := range theirs {
 		has[v.Node] = v.Seq
-		if mine := m.cards[v.Node]; mine == nil || mine.Seq < v.Seq {
-			ask.Nodes = append(ask.Nodes, v.Node)
+		mine := m.cards[v.Node]
+		if (mine == nil || mine.Seq < v.Seq) && c.lacks(tagWith(factCard, identity.Hash(v.Node), v.Seq)) {
+			c.want.Nodes = append(c.want.Nodes, v.Node)
 		}
 	}
 	for e := range m.shelf.Of(part) {
-		if id := identity.PeerID(e.Key); id != s.peer && has[id] < e.Version {
-			send = append(send, cardFact(m.cards[id]))
+		if id := identity.PeerID(e.Key); id != c.with.peer && has[id] < e.Version {
+			c.offer(tagOf(cardFact(m.cards[id])))
 		}
 	}
-	return send
 }
 
-// compareReaches returns the reaches that a list of all lacks. Called with mu held.
-func (m *Mesh) compareReaches(s *session, theirs []version, ask *want) (send []fact) {
+func (c *comparison) reaches(theirs []version) {
+	m := c.mesh
 	has := make(map[identity.PeerID]uint64, len(theirs))
 	for _, v := range theirs {
 		has[v.Node] = v.Seq
-		if mine := m.reaches[v.Node]; mine == nil || mine.Seq < v.Seq {
-			ask.Nodes = append(ask.Nodes, v.Node)
+		mine := m.reaches[v.Node]
+		if (mine == nil || mine.Seq < v.Seq) && c.lacks(tagWith(factReach, identity.Hash(v.Node), v.Seq)) {
+			c.want.Nodes = append(c.want.Nodes, v.Node)
 		}
 	}
 	for id, r := range m.reaches {
-		if id != s.peer && has[id] < r.Seq {
-			send = append(send, reachFact(r))
+		if id != c.with.peer && has[id] < r.Seq {
+			c.offer(tagOf(reachFact(r)))
 		}
 	}
-	return send
 }
 
 // handleWant sends what was asked for.
@@ -264,7 +291,13 @@ func (m *Mesh) handleWant(s *session, w *want) {
 	for _, id := range w.Records {
 		asked[id] = true
 	}
-	send = append(send, m.recordFacts(asked)...)
+	if len(asked) > 0 {
+		for r := range m.ledger.Records(0) { // in the order in which they can be added
+			if asked[r.ID] {
+				send = append(send, recordFact(r))
+			}
+		}
+	}
 	for _, id := range w.Nodes {
 		if c := m.cards[id]; c != nil {
 			send = append(send, cardFact(c))
@@ -273,9 +306,9 @@ func (m *Mesh) handleWant(s *session, w *want) {
 			send = append(send, reachFact(r))
 		}
 	}
-	frames := factFrames(send)
+	m.supply(s, send)
 	m.mu.Unlock()
-	s.out.put(frames...)
+	m.poke() // some may wait
 }
 
 func (m *Mesh) queueDigest(s *session) {

@@ -34,6 +34,8 @@ type topology struct {
 	state  *ledger.State            // whose members the ring has
 	stale  bool                     // somebody came, left or failed since
 	next   time.Time                // to look again; zero: when something changed
+	later  []identity.PeerID        // to be lined up at the next look: the map did not have them yet
+	dialAt time.Time                // no dial before, in a larger network
 	endAt  time.Time                // the next surplus session may end; zero: there is none
 }
 
@@ -70,41 +72,37 @@ func (m *Mesh) arrange(now time.Time) {
 	}
 }
 
-// setRing makes the ring that of a state's members. Who joined or left is told by the difference. Called with mu held.
+// setRing makes the ring that of a state's members, by the difference. Called with mu held.
 func (m *Mesh) setRing(st *ledger.State) {
 	t := &m.topology
-	before := t.ring
-	if before == nil {
-		ids := make([]identity.PeerID, 0, len(st.Members))
-		for i := range st.Members {
-			ids = append(ids, st.Members[i].ID)
-		}
-		t.ring = ring.New(m.network.ID, ids)
-	} else {
-		var added, removed []identity.PeerID
-		for i := range st.Members {
-			if id := st.Members[i].ID; !before.Has(id) {
-				added = append(added, id)
-			}
-		}
-		if before.Len()+len(added) > len(st.Members) {
-			for id := range before.All() {
-				if !st.IsMember(id) {
-					removed = append(removed, id)
-				}
-			}
-		}
-		t.ring = before.With(added, removed)
+	if t.ring == nil {
+		t.ring = ring.New(m.network.ID, nil)
 	}
-	t.state = st
-	was := m.mode
-	m.mode = m.mode.Next(t.ring.Len())
-	if was == ring.Ringed && m.mode == ring.Full {
-		t.wanted = nil
+	var added, removed []identity.PeerID
+	for i := range st.Members {
+		if id := st.Members[i].ID; !t.ring.Has(id) {
+			added = append(added, id)
+		}
+	}
+	if t.ring.Len()+len(added) > len(st.Members) {
 		for id := range t.ring.All() {
-			if id != m.self.ID() {
-				m.lineUp(id)
+			if !st.IsMember(id) {
+				removed = append(removed, id)
 			}
+		}
+	}
+	t.ring, t.state = t.ring.With(added, removed), st
+	was := m.mode
+	if m.mode = m.mode.Next(t.ring.Len()); m.mode == ring.Ringed {
+		return
+	}
+	t.wanted = nil
+	if was == ring.Ringed {
+		added = slices.Collect(t.ring.All())
+	}
+	for _, id := range added {
+		if id != m.self.ID() {
+			m.lineUp(id)
 		}
 	}
 }

@@ -256,6 +256,24 @@ func (t *Tunnel) Disconnect(id identity.PeerID) {
 	})
 }
 
+// Keepalive sends a member an empty packet, if there is a session with it.
+func (t *Tunnel) Keepalive(id identity.PeerID) {
+	t.withPeer(id, func(now time.Time, o *owner, p *peer) {
+		if p.wg.Ready(t.machine.Clock().At(now)) {
+			o.keepalive(now, p)
+		}
+	})
+}
+
+// Heard is when the last packet of a member's session came; the zero time: none did.
+func (t *Tunnel) Heard(id identity.PeerID) time.Time {
+	p := t.tap.table.Load().byID[id]
+	if p == nil {
+		return time.Time{}
+	}
+	return p.wg.Stats(t.machine.Clock(), time.Now()).LastReceive
+}
+
 // withPeer has the owner do something about a member.
 func (t *Tunnel) withPeer(id identity.PeerID, f func(now time.Time, o *owner, p *peer)) {
 	t.do(func(o *owner) {

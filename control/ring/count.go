@@ -35,7 +35,7 @@ var countNames = [counts]string{
 
 // Counters count since the start, by name:
 //
-//	sent        signals of this node that a session took, one for each way
+//	sent        frames with signals of this node, one for each way and try
 //	no_way      signals of this node that were not sent or came to dead ends by both ways
 //	retried     frames sent again by another session, since the one before stayed silent
 //	delivered   signals for this node

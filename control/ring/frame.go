@@ -68,7 +68,7 @@ func kindOf(data []byte) kind {
 func parseSignalFrame(data []byte) (*signalFrame, *Signal, bool, error) {
 	f := new(signalFrame)
 	if err := strict(data, f); err != nil || len(f.Sig) != ed25519.SignatureSize || f.TTL < 1 || f.TTL > maxTTL || f.Way >= ways {
-		return nil, nil, false, ErrMalformed
+		return nil, nil, false, errMalformed
 	}
 	s, newer, err := parseBody(f.Body)
 	return f, s, newer, err
@@ -77,7 +77,7 @@ func parseSignalFrame(data []byte) (*signalFrame, *Signal, bool, error) {
 func parseAnswerFrame(data []byte) (*answerFrame, error) {
 	f := new(answerFrame)
 	if err := strict(data, f); err != nil || f.Way >= ways {
-		return nil, ErrMalformed
+		return nil, errMalformed
 	}
 	return f, nil
 }
@@ -86,7 +86,7 @@ func parseAnswerFrame(data []byte) (*answerFrame, error) {
 // every hop knows.
 func strict(data []byte, v any) error {
 	if err := dcbor.Unmarshal(data, v); err != nil || !bytes.Equal(dcbor.Marshal(v), data) {
-		return ErrMalformed
+		return errMalformed
 	}
 	return nil
 }

@@ -296,6 +296,9 @@ func TestRouting(t *testing.T) {
 		n, pairs int
 		dead     float64
 	}{{33, 2000, 0}, {100, 4000, 0}, {1000, 6000, 0}, {10000, 8000, 0}, {33, 2000, 0.2}, {100, 4000, 0.2}, {1000, 6000, 0.2}, {10000, 8000, 0.2}} {
+		if raceEnabled && tt.n > 1000 {
+			continue
+		}
 		rng := rand.New(rand.NewPCG(uint64(tt.n), 7))
 		members := ids(uint64(tt.n), tt.n)
 		gone, live := map[identity.PeerID]bool{}, []identity.PeerID(nil)
@@ -345,6 +348,9 @@ func TestRouting(t *testing.T) {
 
 // TestCapped lets members be full: those who come later take the next, and signals still arrive.
 func TestCapped(t *testing.T) {
+	if raceEnabled {
+		t.Skip("slow under the race detector")
+	}
 	const most = 64
 	members := ids(8, 10000)
 	r := New(testNetwork, members)

@@ -17,9 +17,9 @@ const (
 	lastKey    = 5 // of the fields of a body
 )
 
-// Errors of parsing and sending.
+// Errors of Originate, and of parsing.
 var (
-	ErrMalformed = errors.New("malformed frame of the ring")
+	errMalformed = errors.New("malformed frame of the ring")
 	ErrSignal    = errors.New("a signal that cannot be sent: to no other member, or too large")
 	ErrNoWay     = errors.New("no session to send a signal over")
 )
@@ -78,21 +78,21 @@ func (s *Signal) encode() []byte {
 // parseBody reads a body. newer: it holds what this version must not act on, and is only carried.
 func parseBody(data []byte) (s *Signal, newer bool, err error) {
 	if len(data) > maxBody {
-		return nil, false, ErrMalformed
+		return nil, false, errMalformed
 	}
 	var b body
 	err = dcbor.Unmarshal(data, &b)
 	newer = errors.Is(err, dcbor.ErrUnknownCritical)
 	if err != nil && !newer {
-		return nil, false, ErrMalformed
+		return nil, false, errMalformed
 	}
 	// The decoder takes an empty payload for none, which would be a second form. What follows are keys of others.
 	rest, ok := bytes.CutPrefix(data[1:], dcbor.Marshal(&b)[1:])
 	if !ok || len(rest) > 0 && rest[0] <= lastKey {
-		return nil, false, ErrMalformed
+		return nil, false, errMalformed
 	}
 	if len(b.Payload) > MaxPayload || b.Time >= maxTime || b.Origin == b.Target || b.Type == 0 {
-		return nil, false, ErrMalformed
+		return nil, false, errMalformed
 	}
 	s = &Signal{b.ID, b.Origin, b.Target, Type(b.Type), time.UnixMilli(int64(b.Time)).UTC(), b.Payload}
 	return s, newer || !s.Type.known(), nil

@@ -38,7 +38,11 @@ var (
 	ErrAborted = errors.New("control stream aborted")
 )
 
-const prefaceSize = 8
+const (
+	prefaceSize = 8
+	// HeaderSize is what a frame has before its body, in bytes: a length and a type.
+	HeaderSize = 6
+)
 
 var magic = [4]byte{'m', 'e', 's', 'h'}
 
