@@ -119,6 +119,7 @@ func (n *Node) openMesh() error {
 			}
 			return info.Path.Addr
 		},
+		Keepalive: n.tun.Keepalive, Heard: n.tun.Heard,
 		Rendezvous: n.conn.SendRendezvous, RelayPass: n.bearerPass, OnSignal: n.conn.DeliverSignal,
 		Provisional: func(p control.Provisional) { n.onProvisional(p, false) },
 		Changed:     func(*netmap.Map) { n.poke() },

@@ -52,6 +52,38 @@ func (m *Mesh) setReach(r *Reach) {
 	m.spread.hold(reachFact(r))
 }
 
+// readCard reads a card that somebody vouched for.
+func (m *Mesh) readCard(raw []byte) (*Card, error) {
+	c, err := ledger.Share(m.cfg.Shared, "card", raw, func() (*Card, error) { return decodeCard(raw) })
+	if err != nil {
+		return nil, err
+	}
+	return c, m.verifyCard(c)
+}
+
+func (m *Mesh) verifyCard(c *Card) error {
+	_, err := ledger.Share(m.cfg.Shared, "card signature", c.signed, func() (struct{}, error) {
+		return struct{}{}, c.verify(m.network.ID)
+	})
+	return err
+}
+
+// readReach reads a reach that somebody vouched for.
+func (m *Mesh) readReach(raw []byte) (*Reach, error) {
+	r, err := ledger.Share(m.cfg.Shared, "reach", raw, func() (*Reach, error) { return decodeReach(raw) })
+	if err != nil {
+		return nil, err
+	}
+	return r, m.verifyReach(r)
+}
+
+func (m *Mesh) verifyReach(r *Reach) error {
+	_, err := ledger.Share(m.cfg.Shared, "reach signature", r.signed, func() (struct{}, error) {
+		return struct{}{}, r.verify(m.network.ID)
+	})
+	return err
+}
+
 // mergeCard takes a card that somebody passed on. Called with mu held.
 func (m *Mesh) mergeCard(u *update, raw []byte) error {
 	c, err := ledger.Share(m.cfg.Shared, "card", raw, func() (*Card, error) { return decodeCard(raw) })
@@ -66,10 +98,7 @@ func (m *Mesh) mergeCard(u *update, raw []byte) error {
 		m.seen(u, f)
 		return nil
 	}
-	_, err = ledger.Share(m.cfg.Shared, "card signature", raw, func() (struct{}, error) {
-		return struct{}{}, c.verify(m.network.ID)
-	})
-	if err != nil {
+	if err := m.verifyCard(c); err != nil {
 		return err
 	}
 	switch {
@@ -99,10 +128,7 @@ func (m *Mesh) mergeReach(u *update, raw []byte) error {
 		m.seen(u, f)
 		return nil
 	}
-	_, err = ledger.Share(m.cfg.Shared, "reach signature", raw, func() (struct{}, error) {
-		return struct{}{}, r.verify(m.network.ID)
-	})
-	if err != nil {
+	if err := m.verifyReach(r); err != nil {
 		return err
 	}
 	switch {
@@ -135,10 +161,7 @@ func (m *Mesh) mayChange(id identity.PeerID) bool {
 }
 
 // knows reports whether a node was ever admitted: nobody fills our memory with strangers. Called with mu held.
-func (m *Mesh) knows(id identity.PeerID) bool {
-	_, ok := m.ledger.State(m.now()).Member(id)
-	return ok
-}
+func (m *Mesh) knows(id identity.PeerID) bool { return m.ledger.Knows(id) }
 
 // tooFarAhead reports a sequence that no clock near the mesh's has made. It comes again by anti-entropy.
 func (m *Mesh) tooFarAhead(seq uint64) bool {

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/meshnet/meshnet/control/ledger"
+	"github.com/meshnet/meshnet/control/ring"
 	"github.com/meshnet/meshnet/control/shelf"
 	"github.com/meshnet/meshnet/control/wire"
 	"github.com/meshnet/meshnet/identity"
@@ -141,9 +142,8 @@ func FuzzMessages(f *testing.F) {
 	f.Add(uint16(typeAsk), dcbor.Marshal(&tags{make([]byte, tagSize)}))
 	f.Add(uint16(typeWant), dcbor.Marshal(&want{Heads: []identity.Hash{{1}}, Nodes: []identity.PeerID{id.ID()}}))
 	f.Add(uint16(typeDigest), dcbor.Marshal(m.currentDigest()))
-	f.Add(uint16(typeSignal), dcbor.Marshal(&signal{Target: id.ID(), Payload: []byte{1}}))
-	f.Add(uint16(typeSignal), dcbor.Marshal(&signal{Target: someone.ID(), Payload: []byte{1}}))
-	f.Add(uint16(typeNoRoute), dcbor.Marshal(&noRoute{Target: someone.ID()}))
+	f.Add(uint16(typeRing), frameOf(f, m, someone, id.ID(), ring.Call, []byte{1}))
+	f.Add(uint16(typeRing), frameOf(f, m, someone, id.ID(), ring.HereIs, signedReach(wide(relayURL)).signed))
 	f.Add(uint16(typeFacts), dcbor.Marshal(&facts{Reaches: [][]byte{signedReach(wide(relayURL)).signed}}))
 	f.Add(uint16(typeClose), dcbor.Marshal(&closing{reasonGoodbye}))
 	f.Fuzz(func(t *testing.T, kind uint16, body []byte) {

@@ -11,10 +11,10 @@ type counts struct {
 	introsDropped                     atomic.Uint64
 	sessions, sessionErrors, badPeers atomic.Uint64
 	dials, dialsFailed                atomic.Uint64
-	signalsSent, signalsForwarded     atomic.Uint64
-	signalsDelivered                  atomic.Uint64
-	signalsLimited, signalsLost       atomic.Uint64
-	signalsNoWay, signalsNoRoute      atomic.Uint64
+	signalsRefused, signalsLost       atomic.Uint64
+	reachesAsked, reachesTold         atomic.Uint64
+	reachesLimited                    atomic.Uint64
+	reachesLearnt, reachesRefused     atomic.Uint64
 }
 
 // Counters are totals since the start, by name:
@@ -28,25 +28,32 @@ type counts struct {
 //	session_errors      sessions and attempts that ended without anybody's fault
 //	bad_peers           those that ended because the other side broke the rules
 //	notes_lost          what the packet side told while too much waited
-//	signals_sent        signals of this node that a session took, one for each
-//	signals_no_way      those that no session took
-//	signals_forwarded   signals of others that were passed on to their target
-//	signals_delivered   signals for this node
-//	signals_limited     signals of others beyond their quota
-//	signals_lost        signals that left a full queue for newer ones
-//	signals_no_route    signals of others whose target has no session here
+//	signals_lost        frames of signals that left a full queue for newer ones
+//	signals_no_way      signals of this node that no session took, or that came to dead ends by every way
+//	signals_no_route    signals of others that no session leads on from here
+//	signals_given_up    signals that several sessions stayed silent on
+//	signals_*           what else the router counts, by its names (ring.Router.Counters)
+//	reaches_asked       members that were asked where they are
+//	reaches_told        members that asked and were told where this node is
+//	reaches_limited     questions that came too soon after another of the same member
+//	reaches_learnt      reaches that came by signal and were new
+//	reaches_refused     those that were not in order
 func (m *Mesh) Counters() map[string]uint64 {
 	c := &m.counts
 	all := map[string]uint64{
 		"intros_dropped": c.introsDropped.Load(),
 		"dials":          c.dials.Load(), "dials_failed": c.dialsFailed.Load(),
 		"sessions": c.sessions.Load(), "session_errors": c.sessionErrors.Load(), "bad_peers": c.badPeers.Load(),
-		"notes_lost":   m.ear.dropped(),
-		"signals_sent": c.signalsSent.Load(), "signals_no_way": c.signalsNoWay.Load(),
-		"signals_forwarded": c.signalsForwarded.Load(), "signals_delivered": c.signalsDelivered.Load(),
-		"signals_limited": c.signalsLimited.Load(), "signals_lost": c.signalsLost.Load(),
-		"signals_no_route": c.signalsNoRoute.Load(),
+		"notes_lost":    m.ear.dropped(),
+		"reaches_asked": c.reachesAsked.Load(), "reaches_told": c.reachesTold.Load(),
+		"reaches_limited": c.reachesLimited.Load(),
+		"reaches_learnt":  c.reachesLearnt.Load(), "reaches_refused": c.reachesRefused.Load(),
 	}
+	for name, n := range m.signals.counters() {
+		all["signals_"+name] = n
+	}
+	all["signals_lost"] = c.signalsLost.Load()
+	all["signals_no_way"] += c.signalsRefused.Load()
 	intros := m.answered.Load()
 	if intros == nil {
 		intros = new(join.Counters)
@@ -57,6 +64,18 @@ func (m *Mesh) Counters() map[string]uint64 {
 		"limited": intros.Limited, "bad_signature": intros.BadSignature, "answered": intros.Requests, "resent": intros.Resent,
 	} {
 		all["intros_"+name] = n
+	}
+	return all
+}
+
+// counters are the router's, some by the names that they have in all.
+func (x *signals) counters() map[string]uint64 {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	all := x.router.Counters()
+	for was, name := range map[string]string{"lost": "given_up", "dead_end": "no_route"} {
+		all[name] = all[was]
+		delete(all, was)
 	}
 	return all
 }

@@ -30,7 +30,7 @@ func (m *Mesh) dialRoom() int {
 
 // In a larger network dials are begun one after the other, about dialEvery apart, so that nobody's line is full when
 // everybody starts at once.
-const dialEvery = time.Second
+const dialEvery = 1500 * time.Millisecond
 
 // mayDial reports whether the next dial may begin. Called with mu held.
 func (m *Mesh) mayDial(now time.Time) bool {

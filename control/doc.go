@@ -22,7 +22,8 @@
 //
 // A card offers what its node could do for others (a relay server); it counts once an admin allows it. A reach says where
 // the node may be found: endpoints, homes, the kind of its NAT. Datagrams of joining go to places: addresses, or nodes
-// that relay servers lead to. Two members without a path send signals over their sessions with a third (signal.go).
+// that relay servers lead to. Signals, by which two members without a path find one, go from session to session, and so
+// does the question where a member is (signal.go, whereis.go; package ring).
 //
 //	card   0 node  1 sequence  2 name  3 boot id  4 version  5 roles  6 WireGuard key  7 disco key  8 key generation
 //	       9 URL of the relay server that it offers, if any
@@ -31,6 +32,6 @@
 //
 // Both are signed CBOR maps as in package ledger, but keys that a reader does not know are passed on and ignored.
 //
-// Read first: mesh.go, run.go, draw.go, handshake.go, session.go, sync.go; then rendezvous.go, enter.go, hints.go and
-// signal.go.
+// Read first: mesh.go, run.go, draw.go, handshake.go, session.go, sync.go; then rendezvous.go, enter.go, hints.go,
+// signal.go and whereis.go.
 package control

@@ -41,7 +41,7 @@ const (
 	inInitial input = iota
 	inFinal
 	inFacts
-	inTraffic // ping, pong, digest, sums, have, want, offer, ask, signal, no route
+	inTraffic // ping, pong, digest, sums, have, want, offer, ask, ring
 	inClose
 	inUnknown // a type from a newer version
 	inputs
@@ -101,7 +101,7 @@ func inputOf(t wire.Type, st stage) input {
 		return inUnknown
 	case typeFacts:
 		return inFacts
-	case typePing, typePong, typeDigest, typeSums, typeHave, typeWant, typeOffer, typeAsk, typeSignal, typeNoRoute:
+	case typePing, typePong, typeDigest, typeSums, typeHave, typeWant, typeOffer, typeAsk, typeRing:
 		return inTraffic
 	case typeClose:
 		return inClose

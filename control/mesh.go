@@ -62,9 +62,8 @@ type Config struct {
 	RelayPass func(expires time.Time) []byte
 	// Provisional makes a joiner reachable, or with Over ends that. Called without locks held.
 	Provisional func(Provisional)
-	// OnSignal gets the sealed packets that others sent with Signal, as they came, from anybody in session with us: what
-	// they hold proves who made them. Called by several goroutines at once; it must not block for long. The packet is its
-	// own.
+	// OnSignal gets the sealed packets that members sent with Signal, as they came: what they hold proves who made them.
+	// Called by several goroutines at once; it must not block for long. The packet is its own.
 	OnSignal func(pkt []byte)
 	// Changed gets every new map, one at a time. It must not block for long.
 	Changed func(*netmap.Map)
@@ -99,7 +98,7 @@ type Mesh struct {
 	current       atomic.Pointer[netmap.Map]
 	counts        counts
 	partners      atomic.Pointer[partners]
-	turn          atomic.Uint64                 // whose it is to carry a signal
+	signals       signals
 	answered      atomic.Pointer[join.Counters] // as of the last datagram of joining; nil: none came
 	ear           ear                           // what the packet side told
 	skew          atomic.Int64                  // nanoseconds, as last computed
@@ -192,7 +191,8 @@ func New(cfg Config) (*Mesh, error) {
 		introductions: make(chan []datagram.Place, 16),
 		relayURL:      cfg.RelayURL, spread: newSpread(), rng: rand.New(rand.NewChaCha8(identity.NewSecret())),
 	}
-	m.partners.Store(new(partners))
+	m.signals.router = ring.NewRouter(ring.Config{Self: m.self, Network: m.network.ID})
+	m.notePartners()
 	if err := m.load(); err != nil {
 		return nil, err
 	}
@@ -245,12 +245,12 @@ func (m *Mesh) loadFact(f fact) {
 		}
 	case factCard:
 		var c *Card
-		if c, err = parseCard(f.raw, m.network.ID); err == nil && (m.cards[c.Node] == nil || m.cards[c.Node].Seq < c.Seq) {
+		if c, err = m.readCard(f.raw); err == nil && (m.cards[c.Node] == nil || m.cards[c.Node].Seq < c.Seq) {
 			m.setCard(c)
 		}
 	case factReach:
 		var r *Reach
-		if r, err = parseReach(f.raw, m.network.ID); err == nil && (m.reaches[r.Node] == nil || m.reaches[r.Node].Seq < r.Seq) {
+		if r, err = m.readReach(f.raw); err == nil && (m.reaches[r.Node] == nil || m.reaches[r.Node].Seq < r.Seq) {
 			m.reaches[r.Node] = r
 		}
 	}

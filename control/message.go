@@ -11,19 +11,18 @@ import (
 
 // Types of the messages of a session.
 const (
-	typeHello   wire.Type = 1
-	typeFacts   wire.Type = 2
-	typePing    wire.Type = 3
-	typePong    wire.Type = 4
-	typeHave    wire.Type = 5
-	typeWant    wire.Type = 6
-	typeDigest  wire.Type = 7
-	typeClose   wire.Type = 8
-	typeSignal  wire.Type = 9
-	typeNoRoute wire.Type = 10
-	typeOffer   wire.Type = 11
-	typeAsk     wire.Type = 12
-	typeSums    wire.Type = 13
+	typeHello  wire.Type = 1
+	typeFacts  wire.Type = 2
+	typePing   wire.Type = 3
+	typePong   wire.Type = 4
+	typeHave   wire.Type = 5
+	typeWant   wire.Type = 6
+	typeDigest wire.Type = 7
+	typeClose  wire.Type = 8
+	typeRing   wire.Type = 9 // a frame of package ring
+	typeOffer  wire.Type = 11
+	typeAsk    wire.Type = 12
+	typeSums   wire.Type = 13
 )
 
 // stage of a Hello.
@@ -104,17 +103,6 @@ type want struct {
 type ping struct {
 	Nonce uint64 `cbor:"0,keyasint"`
 	Time  uint64 `cbor:"1,keyasint"` // the sender's clock, unix milliseconds
-}
-
-// signal is a packet for a member that its sender has no path to.
-type signal struct {
-	Target  identity.PeerID `cbor:"0,keyasint"`
-	Payload []byte          `cbor:"1,keyasint"` // sealed by its maker for the target
-}
-
-// noRoute answers a signal whose target is not in session with the answerer.
-type noRoute struct {
-	Target identity.PeerID `cbor:"0,keyasint"`
 }
 
 // closing says why a session ends.

@@ -100,12 +100,16 @@ func (o *outbox) putOffers(now time.Time) {
 	}
 	o.mu.Unlock()
 	for part := range slices.Chunk(due, maxTags) {
-		list := make([]byte, 0, len(part)*tagSize)
-		for _, t := range part {
-			list = binary.BigEndian.AppendUint64(list, uint64(t))
-		}
-		o.put(encode(typeOffer, &tags{list}))
+		o.put(tagFrame(typeOffer, part))
 	}
+}
+
+func tagFrame(t wire.Type, all []tag) frame {
+	list := make([]byte, 0, len(all)*tagSize)
+	for _, x := range all {
+		list = binary.BigEndian.AppendUint64(list, uint64(x))
+	}
+	return encode(t, &tags{list})
 }
 
 // nextOffer is when offers are due; ok is false when there are none.

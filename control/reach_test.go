@@ -162,8 +162,6 @@ func TestVectors(t *testing.T) {
 		{"card-offer", offer.sign(someone, network).signed},
 		{"reach", someReach().signed},
 		{"reach-homes", signedReach(all).signed},
-		{"signal", dcbor.Marshal(&signal{Target: identity.PeerID{7}, Payload: []byte("sealed")})},
-		{"no-route", dcbor.Marshal(&noRoute{Target: identity.PeerID{7}})},
 	} {
 		fmt.Fprintf(&out, "%s %s\n", v.name, hex.EncodeToString(v.data))
 	}

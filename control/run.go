@@ -17,6 +17,7 @@ import (
 
 const (
 	maxSessions = 64
+	keptFree    = 8           // places beyond, for those whom the ring asks for
 	keepAfter   = time.Minute // a new admission is kept by then
 	maxRest     = time.Hour   // Run looks about at least so often
 	// maxForesight is how long a moment in the mesh's time is trusted to stay where it is in the host's: either clock may
@@ -72,6 +73,7 @@ func (m *Mesh) organise() {
 	}
 	m.topology.later = nil
 	m.arrange(now)
+	m.noteMembers()
 	m.shed(now)
 }
 
@@ -84,12 +86,15 @@ func (m *Mesh) rest() time.Duration {
 			next = t
 		}
 	}
+	if t := m.signals.plan(); !t.IsZero() {
+		sooner(t)
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, p := range m.provisional {
 		sooner(p.until)
 	}
-	for _, t := range [...]time.Time{m.keepAt, m.drawAt, m.spread.askAt, m.spread.serveNext(), m.topology.next, m.topology.endAt} {
+	for _, t := range [...]time.Time{m.keepAt, m.drawAt, m.spread.asks.next(), m.spread.serve.next(), m.topology.next, m.topology.endAt} {
 		if !t.IsZero() {
 			sooner(t)
 		}
@@ -101,7 +106,7 @@ func (m *Mesh) rest() time.Duration {
 		sooner(t)
 	}
 	mesh := m.now()
-	for _, t := range [...]time.Time{m.ledger.State(mesh).NextDue, m.namesDue} {
+	for _, t := range [...]time.Time{m.topology.state.NextDue, m.namesDue} {
 		if !t.IsZero() {
 			sooner(now.Add(min(t.Sub(mesh), maxForesight)))
 		}
@@ -200,7 +205,7 @@ func (m *Mesh) enter(s *session, card *Card, h *hello) error {
 				return m.refuse(s, reasonDuplicate)
 			}
 			m.end(other, reasonDuplicate)
-		} else if other == nil && len(m.sessions) >= maxSessions {
+		} else if other == nil && len(m.sessions) >= m.places(s.peer) {
 			return m.refuse(s, reasonFull)
 		}
 		m.sessions[s.peer], s.boot = s, card.Boot
@@ -220,6 +225,14 @@ func (m *Mesh) enter(s *session, card *Card, h *hello) error {
 		return nil
 	})
 	return err
+}
+
+// places is how many sessions there may be when a member asks for one. Called with mu held.
+func (m *Mesh) places(id identity.PeerID) int {
+	if m.topology.wanted[id] {
+		return maxSessions + keptFree
+	}
+	return maxSessions
 }
 
 // refuse makes the session end with a reason. Called with mu held.
@@ -315,6 +328,8 @@ func faultOf(err error) string {
 
 // housekeep does what time alone calls for.
 func (m *Mesh) housekeep() {
+	m.askWhere()
+	m.tickSignals()
 	now := m.wall()
 	m.mu.Lock()
 	for addr, p := range m.provisional {
@@ -325,10 +340,13 @@ func (m *Mesh) housekeep() {
 			defer m.cfg.Provisional(gone)
 		}
 	}
-	m.askAgain(now)
+	m.askDue(now)
 	m.goOnServing(now)
-	unkept := m.ledger.State(m.now()).Unkept
+	var unkept []identity.Hash
 	admin := m.self.ID() == m.ledger.Genesis().Founder
+	if admin {
+		unkept = m.ledger.State(m.now()).Unkept
+	}
 	due := false
 	switch {
 	case !admin || len(unkept) == 0:

@@ -7,7 +7,6 @@ import (
 
 	"github.com/meshnet/meshnet/control/wire"
 	"github.com/meshnet/meshnet/identity"
-	"github.com/meshnet/meshnet/internal/bucket"
 	"github.com/meshnet/meshnet/internal/dcbor"
 )
 
@@ -26,13 +25,11 @@ type session struct {
 	theirs  identity.Hash // hash of their INITIAL; owned by the reader
 	digest  *digest       // of their INITIAL; owned by the reader
 
-	signals   bucket.Bucket                      // of the peer; owned by the reader
-	signalsTo map[identity.PeerID]*bucket.Bucket // by target; owned by the reader
-	noRoute   deadEnds
-
-	boot   [8]byte // guarded by Mesh.mu
-	done   bool    // the five steps are over; guarded by Mesh.mu
-	reason string  // why it ended; guarded by Mesh.mu
+	boot    [8]byte   // guarded by Mesh.mu
+	done    bool      // the five steps are over; guarded by Mesh.mu
+	asking  int       // facts that it is asked for now; guarded by Mesh.mu
+	askedAt time.Time // guarded by Mesh.mu
+	reason  string    // why it ended; guarded by Mesh.mu
 }
 
 func (m *Mesh) newSession(peer identity.PeerID, r role, abort func()) *session {
@@ -40,7 +37,6 @@ func (m *Mesh) newSession(peer identity.PeerID, r role, abort func()) *session {
 	return &session{
 		peer: peer, role: r, abort: abort, out: newOutbox(),
 		pulse: newPulse(now, m.jitter, m.lifeOf(peer)), entropy: newEntropy(now, m.jitter),
-		signalsTo: make(map[identity.PeerID]*bucket.Bucket),
 	}
 }
 
@@ -330,10 +326,8 @@ func (m *Mesh) handleTraffic(s *session, t wire.Type, body []byte) error {
 			m.handleAsk(s, &x)
 		}
 		return nil
-	case typeSignal:
-		return m.handleSignal(s, body)
-	case typeNoRoute:
-		return m.handleNoRoute(s, body)
+	case typeRing:
+		return m.handleRing(s, body)
 	}
 	return errProtocol
 }

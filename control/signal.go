@@ -1,173 +1,176 @@
 package control
 
 import (
+	"errors"
 	"slices"
 	"sync"
 	"time"
 
+	"github.com/meshnet/meshnet/control/ring"
 	"github.com/meshnet/meshnet/identity"
-	"github.com/meshnet/meshnet/internal/bucket"
-	"github.com/meshnet/meshnet/internal/dcbor"
 	"github.com/meshnet/meshnet/netmap"
 )
 
-// Signals are sealed packets by which two members find a path to each other. While there is none, somebody in session
-// with both carries them:
+// Signals are sealed packets by which two members find a path to each other. While there is none they go from session to
+// session; the router (package ring) says by which:
 //
-//	origin ── signal{target} ──▶ partner ── the same ──▶ target ──▶ OnSignal
-//	       ◀── noRoute{target} ── partner without a session with the target
+//	Signal ─▶ router ── frames ──▶ partner's router ── frames ──▶ ··· target's router ─▶ OnSignal
 //
-// A partner passes them on to the target itself and to nobody else, so they never go round.
+// With a signal for somebody who may be anywhere goes the question where that one is (whereis.go).
 
-const (
-	maxSignal = 1280 // bytes
-	// signalWays is how many partners carry a signal.
-	signalWays = 2
-	// signalRate is how many signals a second a neighbour may send, and how many at once; signalRateEach, for one target.
-	signalRate, signalRateEach = 100, 10
-	// noRouteFor is how long a partner is left alone that has no session with a target.
-	noRouteFor = 5 * time.Second
-	maxNoRoute = 256
-)
-
-// partners are the members that an established session leads to. Immutable.
+// partners are the members that an established session leads to, and what else the router goes by. Immutable.
 type partners struct {
-	of    map[identity.PeerID]*session
-	order []*session // by peer
+	of   map[identity.PeerID]*session
+	view ring.View
 }
 
-// notePartners lets Signal know who is there. Called with mu held, after sessions came or went.
+// notePartners lets the router know who is there. Called with mu held, after sessions came or went.
 func (m *Mesh) notePartners() {
-	p := &partners{of: make(map[identity.PeerID]*session, len(m.sessions))}
+	p := &partners{
+		of:   make(map[identity.PeerID]*session, len(m.sessions)),
+		view: ring.View{Ring: m.topology.ring, Mode: m.mode, Prefer: m.homesOf},
+	}
+	if p.view.Ring == nil {
+		p.view.Ring = ring.New(m.network.ID, nil)
+	}
 	for id, s := range m.sessions {
 		if s.done {
 			p.of[id] = s
-			p.order = append(p.order, s)
+			p.view.Sessions = append(p.view.Sessions, id)
 		}
 	}
-	slices.SortFunc(p.order, func(a, b *session) int { return a.peer.Compare(b.peer) })
+	slices.SortFunc(p.view.Sessions, identity.PeerID.Compare)
 	m.partners.Store(p)
 }
 
-// Signal sends a sealed packet of at most 1280 bytes to a member without a path: over the session with it, whose path
-// may be the one that broke, and over those with up to 2 others in all, the target's homes first. It reports whether any
-// session took it, which is not whether it arrives. It never waits, and may be called with any lock held. borrowed: pkt
-// is only used during the call.
-func (m *Mesh) Signal(to identity.PeerID, pkt []byte) bool {
-	target := m.current.Load().Peer(to)
-	if target == nil || len(pkt) == 0 || len(pkt) > maxSignal {
-		m.counts.signalsNoWay.Add(1)
+// noteMembers lets the router know who is a member. Called with mu held, after they were looked at.
+func (m *Mesh) noteMembers() {
+	if v := &m.partners.Load().view; v.Ring != m.topology.ring || v.Mode != m.mode {
+		m.notePartners()
+	}
+}
+
+// homesOf are the members that a member is reached well through.
+func (m *Mesh) homesOf(id identity.PeerID) []identity.PeerID {
+	p := m.current.Load().Peer(id)
+	if p == nil {
+		return nil
+	}
+	var all []identity.PeerID
+	for _, h := range p.Homes {
+		if !h.Member.IsZero() {
+			all = append(all, h.Member)
+		}
+	}
+	return all
+}
+
+// signals are this node's place among those who carry them. Safe for concurrent use; nothing waits for Mesh.mu.
+type signals struct {
+	mu      sync.Mutex
+	router  *ring.Router // this and all below guarded by mu
+	with    *partners    // that the router knows of
+	planned time.Time    // when Run lets the router tick; zero: not by itself
+	search  search
+}
+
+// route has the router do something and sends what comes of it.
+func (m *Mesh) route(do func(r *ring.Router, now, mesh time.Time) ring.Actions) ring.Actions {
+	now := m.wall()
+	x := &m.signals
+	x.mu.Lock()
+	if p := m.partners.Load(); p != x.with {
+		x.with = p
+		x.router.SetView(p.view)
+	}
+	with := x.with
+	a := do(x.router, now, now.Add(m.Skew()))
+	sooner := x.sooner()
+	x.mu.Unlock()
+	for _, s := range a.Sends {
+		if to := with.of[s.To]; to == nil || to.out.putSignal(frame{typeRing, s.Frame}) {
+			m.counts.signalsLost.Add(1)
+		}
+	}
+	if sooner {
+		m.poke()
+	}
+	return a
+}
+
+// sooner reports whether the router is to tick before the time that was planned, once. Called with mu held.
+func (x *signals) sooner() bool {
+	next := x.router.Next()
+	if next.IsZero() || !x.planned.IsZero() && !next.Before(x.planned) {
 		return false
 	}
-	ways := m.waysTo(target)
-	if len(ways) == 0 {
-		m.counts.signalsNoWay.Add(1)
-		return false
-	}
-	f := encode(typeSignal, &signal{Target: to, Payload: pkt})
-	for _, s := range ways {
-		m.counts.signalsSent.Add(1)
-		m.putSignal(s, f)
-	}
+	x.planned = next
 	return true
 }
 
-// waysTo are the sessions to send a signal over. Among others than the target and its homes everybody has a turn.
-func (m *Mesh) waysTo(target *netmap.Peer) []*session {
-	var ways []*session
-	with, now := m.partners.Load(), m.wall()
-	add := func(s *session) {
-		if s != nil && len(ways) < signalWays && !slices.Contains(ways, s) && !s.noRoute.to(target.ID, now) {
-			ways = append(ways, s)
-		}
-	}
-	add(with.of[target.ID])
-	for _, h := range target.Homes {
-		add(with.of[h.Member])
-	}
-	turn := m.turn.Add(1)
-	for i := range with.order {
-		add(with.order[(turn+uint64(i))%uint64(len(with.order))])
-	}
-	return ways
+// plan is when the router is to tick; zero: not by itself.
+func (x *signals) plan() time.Time {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.planned = x.router.Next()
+	return x.planned
 }
 
-func (m *Mesh) putSignal(s *session, f frame) {
-	if s.out.putSignal(f) {
-		m.counts.signalsLost.Add(1)
-	}
+// tickSignals sends again what a partner did not take. Called without mu.
+func (m *Mesh) tickSignals() {
+	m.route(func(r *ring.Router, now, _ time.Time) ring.Actions { return r.Tick(now) })
 }
 
-// handleSignal takes a signal that is for this node, or for somebody in session with it.
-func (m *Mesh) handleSignal(s *session, body []byte) error {
-	var sig signal
-	if err := dcbor.Unmarshal(body, &sig); err != nil || len(sig.Payload) == 0 || len(sig.Payload) > maxSignal {
+// Signal sends a sealed packet of at most 1280 bytes to a member without a path, over sessions: that with the member
+// itself, whose path may be the one that broke, or those that lead towards it, and in a small network two at once. It
+// reports whether any session took it, which is not whether it arrives. It never waits, and may be called with any lock
+// held. borrowed: pkt is only used during the call.
+func (m *Mesh) Signal(to identity.PeerID, pkt []byte) bool {
+	err := ring.ErrSignal
+	if len(pkt) > 0 {
+		err = m.originate(to, ring.Call, pkt)
+	}
+	if errors.Is(err, ring.ErrSignal) {
+		m.counts.signalsRefused.Add(1) // the router counts the rest
+	}
+	if err == nil {
+		m.seek(to)
+	}
+	return err == nil
+}
+
+// originate sends a signal of this node.
+func (m *Mesh) originate(to identity.PeerID, t ring.Type, payload []byte) (err error) {
+	m.route(func(r *ring.Router, now, mesh time.Time) (a ring.Actions) {
+		s := r.Draft(mesh, to, t)
+		s.Payload = payload
+		a, err = r.Originate(now, s)
+		return a
+	})
+	return err
+}
+
+// handleRing takes a frame of a neighbour's router.
+func (m *Mesh) handleRing(s *session, body []byte) error {
+	a := m.route(func(r *ring.Router, now, mesh time.Time) ring.Actions { return r.Handle(now, mesh, s.peer, body) })
+	if a.Bad {
 		return errProtocol
 	}
-	now := m.wall()
-	if !s.signals.Take(now, signalRate, signalRate) {
-		m.counts.signalsLimited.Add(1)
+	if a.Deliver == nil {
 		return nil
 	}
-	if sig.Target == m.self.ID() {
-		m.counts.signalsDelivered.Add(1)
+	switch a.Deliver.Type {
+	case ring.Call:
 		if m.cfg.OnSignal != nil {
-			m.cfg.OnSignal(sig.Payload)
+			m.cfg.OnSignal(a.Deliver.Payload)
 		}
-		return nil
+	case ring.WhereIs:
+		m.tellWhere(s, a.Deliver)
+	case ring.HereIs:
+		m.learnWhere(s, a.Deliver)
 	}
-	to := m.partners.Load().of[sig.Target]
-	if to == nil || sig.Target == s.peer {
-		m.counts.signalsNoRoute.Add(1)
-		m.putSignal(s, encode(typeNoRoute, &noRoute{sig.Target}))
-		return nil
-	}
-	if !s.mayForward(sig.Target, now) {
-		m.counts.signalsLimited.Add(1)
-		return nil
-	}
-	m.counts.signalsForwarded.Add(1)
-	m.putSignal(to, frame{typeSignal, body})
 	return nil
 }
 
-// mayForward keeps to the quota of the neighbour and a target. Called by the reader only.
-func (s *session) mayForward(target identity.PeerID, now time.Time) bool {
-	b := s.signalsTo[target]
-	if b == nil { // at most one for each partner that there was while the session lived
-		b = new(bucket.Bucket)
-		s.signalsTo[target] = b
-	}
-	return b.Take(now, signalRateEach, signalRateEach)
-}
-
-// handleNoRoute notes that a partner does not lead to a target.
-func (m *Mesh) handleNoRoute(s *session, body []byte) error {
-	var n noRoute
-	if err := dcbor.Unmarshal(body, &n); err != nil {
-		return errProtocol
-	}
-	s.noRoute.add(n.Target, m.wall())
-	return nil
-}
-
-// deadEnds are the targets that a partner lately had no session with. Safe for concurrent use.
-type deadEnds struct {
-	mu    sync.Mutex
-	until map[identity.PeerID]time.Time // guarded by mu
-}
-
-func (d *deadEnds) add(id identity.PeerID, now time.Time) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.until == nil || len(d.until) >= maxNoRoute {
-		d.until = make(map[identity.PeerID]time.Time)
-	}
-	d.until[id] = now.Add(noRouteFor)
-}
-
-func (d *deadEnds) to(id identity.PeerID, now time.Time) bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return now.Before(d.until[id])
-}
+// reachKnown reports whether the map says where a member may be found.
+func reachKnown(p *netmap.Peer) bool { return p != nil && (len(p.Endpoints) > 0 || len(p.Homes) > 0) }

@@ -63,7 +63,7 @@ func (m *Mesh) mayCompare() bool {
 func (m *Mesh) unsettled(now time.Time) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.mode == ring.Ringed && (len(m.spread.asked) > 0 || now.Sub(m.spread.fresh) < settledAfter)
+	return m.mode == ring.Ringed && (len(m.spread.asks.all) > 0 || now.Sub(m.spread.fresh) < settledAfter)
 }
 
 // sendFirstFacts ends the five steps: it sends at least one Facts.
@@ -229,7 +229,9 @@ type comparison struct {
 
 func (c *comparison) offer(t tag) { c.with.out.offer(c.now, t) }
 
-func (c *comparison) lacks(t tag) bool { return c.mesh.spread.want(c.now, t, c.with) }
+func (c *comparison) lacks(t tag) bool {
+	return c.mesh.spread.asks.offered(c.now, t, c.with, c.mesh.mostAsked())
+}
 
 func (c *comparison) records(part shelf.Part, theirs []identity.Hash) {
 	m := c.mesh

@@ -22,6 +22,8 @@ const (
 	fullFor = 10 * time.Minute
 	// lookAgain is how often the ring is asked again while somebody is shunned.
 	lookAgain = 30 * time.Second
+	// lookEvery is how often at most members are looked at in a larger network.
+	lookEvery = 250 * time.Millisecond
 	// surplusAfter is how old a session is before it may be one too many, and surplusEvery how often one of those ends.
 	surplusAfter = 30 * time.Second
 	surplusEvery = 2 * time.Second
@@ -32,11 +34,14 @@ type topology struct {
 	ring   *ring.Ring               // of the unrevoked members, this node among them; nil before the first look
 	wanted map[identity.PeerID]bool // nil: everybody
 	state  *ledger.State            // whose members the ring has
-	stale  bool                     // somebody came, left or failed since
-	next   time.Time                // to look again; zero: when something changed
-	later  []identity.PeerID        // to be lined up at the next look: the map did not have them yet
-	dialAt time.Time                // no dial before, in a larger network
-	endAt  time.Time                // the next surplus session may end; zero: there is none
+	// statements and records are how many the ledger had then.
+	statements, records int
+	stale               bool              // somebody came, left or failed since
+	next                time.Time         // to look again; zero: when something changed
+	looked              time.Time         // at the members
+	later               []identity.PeerID // to be lined up at the next look: the map did not have them yet
+	dialAt              time.Time         // no dial before, in a larger network
+	endAt               time.Time         // the next surplus session may end; zero: there is none
 }
 
 // wants reports whether this node keeps a session with a member. Called with mu held.
@@ -47,10 +52,11 @@ func (m *Mesh) wants(id identity.PeerID) bool {
 // arrange looks anew for whom to dial, if there is reason to. Called with mu held.
 func (m *Mesh) arrange(now time.Time) {
 	t := &m.topology
-	st := m.ledger.State(m.now())
-	if st != t.state {
-		m.setRing(st)
-		t.stale = true
+	if m.memberChange(now) {
+		if st := m.ledger.State(m.now()); st != t.state {
+			m.setRing(st)
+			t.stale = true
+		}
 	}
 	if !t.stale && (t.next.IsZero() || now.Before(t.next)) {
 		return
@@ -70,6 +76,23 @@ func (m *Mesh) arrange(now time.Time) {
 	if len(m.surplus(now)) > 0 {
 		t.endAt = now.Add(surplusEvery)
 	}
+}
+
+// memberChange reports whether to look at who is a member: the ledger has something new, or a time came. Where many
+// members come at once, they are gathered. Called with mu held.
+func (m *Mesh) memberChange(now time.Time) bool {
+	t := &m.topology
+	statements, records := m.ledger.Len()
+	if t.state != nil && t.statements == statements && t.records == records &&
+		(t.state.NextDue.IsZero() || m.now().Before(t.state.NextDue)) {
+		return false
+	}
+	if at := t.looked.Add(lookEvery); m.mode == ring.Ringed && now.Before(at) {
+		m.lookAgainBy(at)
+		return false
+	}
+	t.statements, t.records, t.looked = statements, records, now
+	return true
 }
 
 // setRing makes the ring that of a state's members, by the difference. Called with mu held.

@@ -50,11 +50,13 @@ func (v *Virtual) Work() (dial []identity.PeerID, rest time.Duration) {
 	m.hear()
 	m.housekeep()
 	m.mu.Lock()
-	m.dropRevoked(m.ledger.State(m.now()))
 	m.events, m.touched, m.drawAt, m.namesDue = nil, make(map[identity.PeerID]struct{}), time.Time{}, time.Time{}
 	m.mu.Unlock()
 	_ = m.flush() // to nowhere
 	m.organise()
+	m.mu.Lock()
+	m.dropRevoked(m.topology.state)
+	m.mu.Unlock()
 	m.takeDue(func(id identity.PeerID) bool {
 		dial = append(dial, id)
 		return true

@@ -11,6 +11,7 @@ import (
 //
 //	not direct: after 0, 0.5, 1.5, 4, 10 and 30 s, then every 30 to 60 s, for ever
 //	direct:     every 60 s, unless it answers within 5 ms
+//	            or hardly carries anything
 //
 // In between, what answered in the last ten minutes is pinged every 1.5 seconds, so that a path that was cut is back as
 // soon as it works; and what somebody waits for, with a backoff.
@@ -18,6 +19,9 @@ import (
 const (
 	// upgradeEvery is how often a better path than a direct one is looked for.
 	upgradeEvery = 60 * time.Second
+	// worthSearch is how many bytes a direct path has to carry between two rounds for a better one to be worth packets:
+	// signs of life do not count as use.
+	worthSearch = 4096
 	// warmEvery is how often a path is kept open, less up to a fifth: NATs forget after 30 s at the earliest.
 	warmEvery = 25 * time.Second
 )
@@ -30,6 +34,7 @@ var searchSteps = [...]time.Duration{
 // seeking is where the search for a better path stands.
 type seeking struct {
 	rounds    int
+	carried   uint64    // bytes by the best path, at the last round
 	nextRound time.Time // zero: the search begins with the next data
 	calling
 }
@@ -68,6 +73,7 @@ func (c *core) round(now time.Time, p *peer) {
 	wait := upgradeEvery
 	c.prune(now, p)
 	switch {
+	case p.settled() && !p.worthSearch():
 	case p.settled():
 		if p.best.rtt > goodEnough && p.inUse(now) {
 			c.probeAll(now, p)
@@ -88,6 +94,14 @@ func (c *core) round(now time.Time, p *peer) {
 	}
 	p.rounds++
 	p.nextRound = now.Add(wait)
+}
+
+// worthSearch reports whether the path in use carried more than signs of life since the last round.
+func (p *peer) worthSearch() bool {
+	t := p.best.meter.traffic()
+	before := p.carried
+	p.carried = t.Rx + t.Tx
+	return p.carried < before || p.carried-before >= worthSearch
 }
 
 // probeRecent pings what stopped answering not long ago.

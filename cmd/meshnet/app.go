@@ -62,7 +62,7 @@ with no server to rent, no account, and nothing in the middle that can read the 
 	f.BoolVar(&g.noColor, "no-color", false, "no colours, also with NO_COLOR in the environment")
 	root.AddCommand(a.upCommand(), a.downCommand(), a.inviteCommand(), a.statusCommand(), a.pingCommand(), a.whyCommand(),
 		a.netcheckCommand(), a.ipCommand(), a.whoIsCommand(), a.membersCommand(), a.keyCommand(), a.eventsCommand(),
-		a.metricsCommand(), a.relayCommand(), a.versionCommand(), a.completionCommand())
+		a.metricsCommand(), a.relayCommand(), a.debugCommand(), a.versionCommand(), a.completionCommand())
 	root.SetHelpCommand(a.helpCommand())
 	root.InitDefaultHelpFlag()
 	return root

@@ -162,6 +162,9 @@ func (c *stateCache) at(ms uint64) *State {
 	return c.state
 }
 
+// Knows reports whether a node was ever admitted, whatever became of it, or founded the network.
+func (l *Ledger) Knows(id identity.PeerID) bool { return l.nodes[id] }
+
 // State is what the ledger means at now, mesh time. It is a function of the statements and records alone: every node
 // that has the same ones gets the same.
 func (l *Ledger) State(now time.Time) *State { return l.stateAt(millis(now)) }

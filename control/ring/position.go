@@ -47,3 +47,11 @@ func doubling(k int) Position {
 	}
 	return Position{lo: 1 << k}
 }
+
+// draw is a number below n that looks random and is always the same.
+func (p Position) draw(k, n int) int {
+	b := binary.BigEndian.AppendUint64(nil, p.hi)
+	b = binary.BigEndian.AppendUint64(b, p.lo)
+	sum := sha256.Sum256(append(b, byte(k)))
+	return int(binary.BigEndian.Uint64(sum[:]) % uint64(n))
+}

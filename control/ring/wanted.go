@@ -37,9 +37,11 @@ func (m Mode) Next(count int) Mode {
 }
 
 // Fingers are the members that halve what is left of any way round, farthest first: for each doubling of distance, from
-// 2^k to just below 2^(k+1) after id, the nearest member for which ok holds, where there is one. Only the upper ⌈log2 N⌉
-// doublings count; what lies nearer is the successors'. After "Chord: A Scalable Peer-to-peer Lookup Service for Internet
-// Applications" (Stoica and others, 2001), §4.3.
+// 2^k to just below 2^(k+1) after id, one member for which ok holds, where there is one. Which one is drawn from id's own
+// position: who stands behind a wide gap is not everybody's finger then. Only the upper ⌈log2 N⌉ doublings count; what
+// lies nearer is the successors'. After "Chord: A Scalable Peer-to-peer Lookup Service for Internet Applications" (Stoica
+// and others, 2001), §4.3, and the randomized Chord of "The Impact of DHT Routing Geometry on Resilience and Proximity"
+// (Gummadi and others, 2003), §3.
 func (r *Ring) Fingers(id identity.PeerID, ok func(identity.PeerID) bool) []identity.PeerID {
 	var fingers []identity.PeerID
 	size := len(r.members)
@@ -48,22 +50,37 @@ func (r *Ring) Fingers(id identity.PeerID, ok func(identity.PeerID) bool) []iden
 	}
 	here := PositionOf(r.network, id)
 	for k := 127; k >= 128-bits.Len(uint(size-1)); k-- {
-		near, far := doubling(k), Position{^uint64(0), ^uint64(0)}
+		near, far := doubling(k), Position{} // which is 2^128: where the ring began
 		if k < 127 {
 			far = doubling(k + 1)
 		}
-		for i, n := r.from(here.plus(near)), 0; n < size; i, n = (i+1)%size, n+1 {
-			m := r.members[i]
-			if d := here.To(m.at); d.Compare(near) < 0 || d.Compare(far) >= 0 {
-				break
-			}
-			if m.id != id && (ok == nil || ok(m.id)) {
-				fingers = append(fingers, m.id)
-				break
-			}
+		if m, found := r.drawn(here, k, near, far, id, ok); found {
+			fingers = append(fingers, m)
 		}
 	}
 	return fingers
+}
+
+// drawn is a member but id at a distance of at least near and below far for which ok holds: the one drawn for a position,
+// or the next of those.
+func (r *Ring) drawn(here Position, k int, near, far Position, id identity.PeerID, ok func(identity.PeerID) bool) (identity.PeerID, bool) {
+	size := len(r.members)
+	from, to := r.from(here.plus(near))%size, r.from(here.plus(far))%size
+	count := (to - from + size) % size
+	if d := here.To(r.members[from].at); d.Compare(near) < 0 || far != (Position{}) && d.Compare(far) >= 0 {
+		return identity.PeerID{}, false
+	}
+	if count == 0 {
+		count = size // all of them
+	}
+	first := here.draw(k, count)
+	for n := range count {
+		m := r.members[(from+(first+n)%count)%size]
+		if m.id != id && (ok == nil || ok(m.id)) {
+			return m.id, true
+		}
+	}
+	return identity.PeerID{}, false
 }
 
 // Wanted are the members that self dials and keeps a session with, each once. In Full mode these are all, whether

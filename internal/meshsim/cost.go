@@ -23,8 +23,8 @@ const (
 	introduction = 3*(1232+28) + 32 + 28
 )
 
-// burst is what sending some bytes at once costs their sender, and what acknowledging them costs the other side.
-func burst(bytes int) (sent, acked int) {
+// burst is what sending some bytes at once costs, and what acknowledging them does.
+func burst(bytes int) (there, back int) {
 	segments := (bytes + segment - 1) / segment
 	return bytes + segments*packet, (segments + 1) / 2 * packet
 }

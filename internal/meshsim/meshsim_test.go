@@ -16,7 +16,7 @@ func TestBars(t *testing.T) {
 		{10, time.Second, 500, 170},
 		{100, 3 * time.Second, 500, 170},
 	} {
-		r, err := Run(tt.nodes, rand.Uint64(), func(s string) { t.Logf("%d nodes: %s", tt.nodes, s) })
+		r, err := Run(t.Context(), tt.nodes, rand.Uint64(), func(s string) { t.Logf("%d nodes: %s", tt.nodes, s) })
 		if err != nil {
 			t.Fatalf("%+v: %v", r, err)
 		}

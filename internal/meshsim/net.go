@@ -1,6 +1,7 @@
 package meshsim
 
 import (
+	"context"
 	"fmt"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 
 // Net is a network in virtual time. Owned by one goroutine.
 type Net struct {
+	ctx    context.Context // of the run
 	world  *sim.World
 	people *control.VirtualNetwork
 	shared *ledger.Shared

@@ -80,7 +80,7 @@ func (n *node) dial(to identity.PeerID) {
 	far := n.net.byID[to]
 	v := n.v
 	trip := n.net.delay(n, far)
-	n.meter.add(n.net.world.Now(), contact+handshake+opening)
+	n.meter.both(n.net.world.Now(), contact+handshake+opening)
 	n.net.world.After(4*trip, func() {
 		if n.v != v {
 			return // stopped meanwhile
@@ -94,10 +94,10 @@ func (n *node) dial(to identity.PeerID) {
 			})
 			return
 		}
-		far.meter.add(n.net.world.Now(), contact+handshake+opening)
+		far.meter.both(n.net.world.Now(), contact+handshake+opening)
 		if n.net.people.Meet(far.v, n.number) {
-			n.meter.add(n.net.world.Now(), introduction)
-			far.meter.add(n.net.world.Now(), introduction)
+			n.meter.both(n.net.world.Now(), introduction)
+			far.meter.both(n.net.world.Now(), introduction)
 			far.settle()
 		}
 		n.net.connect(n, far)
@@ -107,10 +107,10 @@ func (n *node) dial(to identity.PeerID) {
 // keepalive sends an empty packet.
 func (n *node) keepalive(to identity.PeerID) {
 	far := n.net.byID[to]
-	n.meter.add(n.net.world.Now(), empty)
+	n.meter.add(n.net.world.Now(), sent, empty)
 	n.net.world.After(n.net.delay(n, far), func() {
 		if far.v != nil && far.side == n.side {
-			far.meter.add(n.net.world.Now(), empty)
+			far.meter.add(n.net.world.Now(), received, empty)
 			far.heard[n.id] = n.net.now()
 		}
 	})
@@ -176,8 +176,9 @@ func (e *end) send() {
 func (e *end) carry(bytes int, arrive func()) {
 	net := e.node.net
 	now := net.world.Now()
-	sent, acked := burst(bytes)
-	e.node.meter.add(now, sent+acked)
+	there, back := burst(bytes)
+	e.node.meter.add(now, sent, there)
+	e.node.meter.add(now, received, back)
 	far := e.far
 	at := now.Add(net.delay(e.node, far.node))
 	if at.Before(e.last) {
@@ -188,7 +189,8 @@ func (e *end) carry(bytes int, arrive func()) {
 		if far.over || far.node.side != e.node.side {
 			return
 		}
-		far.node.meter.add(at, sent+acked)
+		far.node.meter.add(at, received, there)
+		far.node.meter.add(at, sent, back)
 		arrive()
 	})
 }
@@ -227,7 +229,7 @@ func (e *end) close(err error) {
 	if e.timer != nil {
 		e.timer.Stop()
 	}
-	e.node.meter.add(e.node.net.world.Now(), closing)
+	e.node.meter.both(e.node.net.world.Now(), closing)
 	delete(e.node.ends, e)
 	e.session.End(err)
 	if e.dialled {
@@ -241,7 +243,7 @@ func (e *end) close(err error) {
 func (e *end) rekey() {
 	e.node.net.world.After(rekey, func() {
 		if !e.over {
-			e.node.meter.add(e.node.net.world.Now(), handshake)
+			e.node.meter.both(e.node.net.world.Now(), handshake)
 			e.rekey()
 		}
 	})

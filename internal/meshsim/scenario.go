@@ -1,6 +1,7 @@
 package meshsim
 
 import (
+	"context"
 	"fmt"
 	"runtime"
 	"time"
@@ -8,20 +9,20 @@ import (
 
 // Report is what a run showed. Times are virtual.
 type Report struct {
-	Nodes int    `json:"nodes"`
-	Seed  uint64 `json:"seed"`
+	Nodes int
+	Seed  uint64
 
-	ColdStart     time.Duration `json:"cold_start"`      // all start, each knowing one other and the founder: everybody knows all
-	ColdBytes     float64       `json:"cold_bytes"`      // a node sent and received meanwhile, on average
-	Sessions      float64       `json:"sessions"`        // of a node, on average
-	SessionsMost  int           `json:"sessions_most"`   //
-	NewCard       time.Duration `json:"new_card"`        // until all have it
-	Idle          float64       `json:"idle"`            // bytes a second of a node, sent and received, in the first minutes
-	Quiet         float64       `json:"quiet"`           // after ten minutes without news
-	RestartAll    time.Duration `json:"restart_all"`     // until everybody knows all
-	RestartPeak   int           `json:"restart_peak"`    // most bytes of a node in a second meanwhile
-	MemoryPerNode uint64        `json:"memory_per_node"` // bytes of this process
-	Took          time.Duration `json:"took"`            // real time
+	ColdStart     time.Duration // all start, each knowing one other and the founder: everybody knows all
+	ColdBytes     float64       // a node sent and received meanwhile, on average
+	Sessions      float64       // of a node, on average
+	SessionsMost  int           //
+	NewCard       time.Duration // until all have it
+	Idle          float64       // bytes a second of a node, sent and received, in the first minutes
+	Quiet         float64       // after ten minutes without news
+	RestartAll    time.Duration // until everybody knows all
+	RestartPeak   int           // most bytes that a node sent, or received, in a second meanwhile
+	MemoryPerNode uint64        // bytes of this process
+	Took          time.Duration // real time
 }
 
 const (
@@ -31,13 +32,14 @@ const (
 	quietAfter    = 12 * time.Minute
 )
 
-// Run runs all of it. say hears of each part, for people.
-func Run(members int, seed uint64, say func(string)) (*Report, error) {
+// Run runs all of it. say hears of each part, for people. It ends early with ctx, whose error it returns then.
+func Run(ctx context.Context, members int, seed uint64, say func(string)) (*Report, error) {
 	begun := time.Now()
 	n, err := New(members, seed)
 	if err != nil {
 		return nil, err
 	}
+	n.ctx = ctx
 	r := &Report{Nodes: members, Seed: seed}
 	for _, part := range []func(*Report, func(string)) error{n.coldStart, n.newCard, n.idle, n.restartAll} {
 		if err := part(r, say); err != nil {
@@ -48,6 +50,7 @@ func Run(members int, seed uint64, say func(string)) (*Report, error) {
 	runtime.GC()
 	runtime.ReadMemStats(&mem)
 	r.MemoryPerNode = mem.HeapAlloc / uint64(members)
+	runtime.KeepAlive(n)
 	r.Took = time.Since(begun)
 	return r, nil
 }
@@ -103,6 +106,9 @@ func (n *Net) idle(r *Report, say func(string)) error {
 	n.world.RunFor(idleFor)
 	r.Idle = n.bytes() / idleFor.Seconds()
 	n.world.RunFor(quietAfter)
+	if n.ctx.Err() != nil {
+		return n.ctx.Err()
+	}
 	n.reset()
 	n.world.RunFor(2 * idleFor)
 	r.Quiet = n.bytes() / (2 * idleFor).Seconds()
@@ -129,7 +135,7 @@ func (n *Net) restartAll(r *Report, say func(string)) error {
 	for _, x := range n.nodes {
 		r.RestartPeak = max(r.RestartPeak, x.meter.peak())
 	}
-	say(fmt.Sprintf("all restarted: everybody knows all after %v, at most %d bytes of a node in a second",
+	say(fmt.Sprintf("all restarted: everybody knows all after %v, at most %d bytes one way of a node in a second",
 		r.RestartAll.Round(time.Millisecond), r.RestartPeak))
 	return err
 }
@@ -139,6 +145,9 @@ func (n *Net) until(what string, cond func() bool) (time.Duration, error) {
 	begun := n.world.Now()
 	for n.world.Now().Sub(begun) < convergeLimit {
 		n.world.RunFor(100 * time.Millisecond)
+		if n.ctx.Err() != nil {
+			return 0, n.ctx.Err()
+		}
 		if cond() {
 			return n.world.Now().Sub(begun), nil
 		}
