@@ -38,8 +38,19 @@ type Config struct {
 	PortFixed bool
 	// Advertise are addresses where others reach this node, beyond those it finds.
 	Advertise []netip.AddrPort
-	// Bootstrap are "host:port" of nodes to try first.
+	// Bootstrap are "host:port" of nodes to ask first: while too few members are connected, and when joining.
 	Bootstrap []string
+	// BootstrapFile names a file with one of them a line, which is read again when it changes. "": none.
+	BootstrapFile string
+	// BootstrapDNS is a domain whose SRV and TXT records at _meshnet._udp name more of them. "": none.
+	BootstrapDNS string
+	// MDNS finds members on the same link, and is found there (mDNS, DNS-SD).
+	MDNS bool
+	// DHT finds members, and is found, by the public BitTorrent DHT. What stands there is sealed for members and holders of
+	// open invites; the nodes of the DHT see this node's address.
+	DHT bool
+	// DHTBootstrap are "host:port" of nodes of another DHT to begin with. nil: those of the public one.
+	DHTBootstrap []string
 	// STUN are "host:port" of servers that tell this node its address as they see it, beside the relay servers.
 	STUN []string
 	// PortMap asks the router for a port (PCP, NAT-PMP, UPnP).

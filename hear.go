@@ -1,12 +1,10 @@
 package meshnet
 
 import (
-	"context"
 	"net/netip"
 	"time"
 
 	"github.com/meshnet/meshnet/control"
-	"github.com/meshnet/meshnet/discovery"
 	"github.com/meshnet/meshnet/identity"
 	"github.com/meshnet/meshnet/magicsock"
 	"github.com/meshnet/meshnet/netmap"
@@ -85,12 +83,14 @@ func (n *Node) onMesh(e control.Event) {
 	case control.EventSessionUp:
 		n.heard(e.Peer)
 		n.setSession(e.Peer, true)
+		n.seek.sought(n.lacking())
 		if peer != nil {
 			n.log.Info("up", "peer", e.Peer, "name", peer.Name)
 			n.publish(EventPeerConnected, peer, nil)
 		}
 	case control.EventSessionDown:
 		n.setSession(e.Peer, false)
+		n.seek.sought(n.lacking())
 		n.out.own.Forget(e.Peer)
 		n.out.poke()
 		if e.Left { // its next start is a new contact; packets until then are parked, not sent into the void
@@ -107,9 +107,11 @@ func (n *Node) onMesh(e control.Event) {
 	case control.EventObserved:
 		n.observed(e.Peer, e.Observed, e.Admin)
 	case control.EventFound:
+		n.log.Debug("found", "peer", e.Peer, "endpoint", e.Place)
 		if err := n.reconcile(); err != nil { // it may be known only since its introduction
 			n.log.Error("apply the network map", "err", err)
 		}
+		n.seek.links.answered(e.Place.Addr)
 		n.conn.Found(e.Peer, e.Place, time.Duration(e.Skew))
 		n.conn.Contact(e.Peer)
 	case control.EventSkew:
@@ -138,40 +140,5 @@ func (n *Node) setSession(id identity.PeerID, up bool) {
 		n.sessions[id] = true
 	} else {
 		delete(n.sessions, id)
-	}
-}
-
-// bootstrap introduces the node to the addresses that the user named, again and again while nobody is connected: 1, 2,
-// 4, 8, 16 s, then every minute.
-func (n *Node) bootstrap(ctx context.Context) {
-	if len(n.cfg.Bootstrap) == 0 {
-		return
-	}
-	wait := time.Second
-	for {
-		if len(n.mesh.Sessions()) == 0 {
-			n.introduceAll(ctx)
-		}
-		timer := time.NewTimer(wait)
-		select {
-		case <-ctx.Done():
-			timer.Stop()
-			return
-		case <-timer.C:
-		}
-		if wait *= 2; wait > 16*time.Second {
-			wait = time.Minute
-		}
-	}
-}
-
-func (n *Node) introduceAll(ctx context.Context) {
-	for _, target := range n.cfg.Bootstrap {
-		addrs, err := discovery.Resolve(ctx, target)
-		if err != nil {
-			n.publish(EventBootstrapFailed, nil, map[string]any{"target": target, "reason": err.Error()})
-			continue
-		}
-		n.mesh.Introduce(addrs)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/meshnet/meshnet/control"
@@ -42,8 +43,16 @@ func (n *Node) join(ctx context.Context, token ledger.Token) error {
 			"asked", n.asks(token))
 	})
 	defer hint.Stop()
+	seeking, found := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	defer n.endSeeking()
+	defer wg.Wait()
+	defer found()
+	if err := n.seekEntrance(seeking, &wg, token); err != nil {
+		return err
+	}
 	err := control.Enter(ctx, control.Entrance{
-		Logger: n.log, Identity: n.id, Token: token, Bootstrap: n.cfg.Bootstrap, Store: n.state.store,
+		Logger: n.log, Identity: n.id, Token: token, Found: n.seek.found, Store: n.state.store,
 		Resolve: discovery.Resolve, Send: n.conn.SendRendezvous, UseRelay: n.useRelay, Packets: packets, Dial: n.tun.DialControl,
 		Provisional: func(p control.Provisional) { n.onProvisional(p, true) },
 		Refused: func(reason string) {
@@ -54,12 +63,25 @@ func (n *Node) join(ctx context.Context, token ledger.Token) error {
 	return joinError(ctx, err, last)
 }
 
+// asks are whom the join asks, as people call them.
 func (n *Node) asks(token ledger.Token) []string {
 	var all []string
 	for _, h := range token.Hints {
 		all = append(all, h.Addr)
 	}
-	return append(all, n.cfg.Bootstrap...)
+	all = append(all, n.cfg.Bootstrap...)
+	for _, list := range []string{n.cfg.BootstrapFile, n.cfg.BootstrapDNS} {
+		if list != "" {
+			all = append(all, list)
+		}
+	}
+	if n.cfg.MDNS {
+		all = append(all, "members on this network")
+	}
+	if n.cfg.DHT {
+		all = append(all, "the DHT")
+	}
+	return all
 }
 
 // joinError is the error that users meet.

@@ -39,6 +39,7 @@ func (n *Node) Metrics() []prom.Family {
 	families = append(families, prom.Gather(n.mesh.Counters(), controlMetrics)...)
 	families = append(families, prom.Gather(n.pool.Counters(), relayMetrics)...)
 	families = append(families, n.stunMetrics()...)
+	families = append(families, n.findMetrics()...)
 	families = append(families, n.memberRelayMetrics()...)
 	if r := n.relay.Load(); r != nil {
 		families = append(families, prom.Gather(r.server.Counters(), prom.RelayServer)...)
@@ -58,6 +59,33 @@ func (n *Node) stunMetrics() []prom.Family {
 			prom.Of(float64(c.Unknown), "result", "unknown"),
 		}},
 	}
+}
+
+// findMetrics count what the sources of other members' addresses do.
+func (n *Node) findMetrics() []prom.Family {
+	l := n.seek.lists.Counters()
+	families := prom.Gather(map[string]uint64{
+		"rounds": l.Rounds, "lookups": l.Lookups, "failures": l.Failures, "handed_out": l.HandedOut, "unfit": l.Unfit,
+	}, []prom.Group{{
+		Prefix: "", Name: "meshnet_bootstrap_events_total", Label: "event", Help: "What is counted of bootstrap entries, files and DNS lists.",
+	}})
+	if n.seek.lan != nil {
+		c := n.seek.lan.Counters()
+		families = append(families, prom.Gather(map[string]uint64{
+			"sent": c.Sent, "send_errors": c.SendErrors, "unrelated": c.Unrelated, "overflow": c.Overflow,
+			"over_budget": c.OverBudget, "off_link": c.OffLink, "malformed": c.Malformed, "other_network": c.OtherNetwork,
+			"refused": c.Refused, "full": c.Full, "conflicts": c.Conflicts,
+		}, []prom.Group{{
+			Prefix: "", Name: "meshnet_mdns_events_total", Label: "event", Help: "Datagrams of mDNS, and what was in them.",
+		}})...)
+	}
+	if n.seek.dht != nil {
+		s := n.seek.dht.Status()
+		families = append(families, prom.Gather(map[string]uint64{"queries": s.Queries, "dropped": s.Dropped}, []prom.Group{{
+			Prefix: "", Name: "meshnet_dht_events_total", Label: "event", Help: "Queries to nodes of the DHT, and packets of no use.",
+		}})...)
+	}
+	return families
 }
 
 // peerMetrics are the traffic by kind of path, and how many peers are reached how.

@@ -44,6 +44,7 @@ type Node struct {
 	conn    *magicsock.Conn
 	tun     *tunnel.Tunnel
 	out     outside
+	seek    finders
 	pool    *relay.Pool
 	passes  passes
 	mesh    *control.Mesh // set before member

@@ -245,6 +245,7 @@ func (n *Node) lookAtHost() {
 		n.log.Warn("read the host's addresses", "err", err)
 		return
 	}
+	n.seek.tunnels.Store(tunnelLinks(host))
 	addrs, loopback := platform.Usable(host, n.tun.InterfaceName(), n.overlays())
 	n.out.own.SetLocal(addrs, n.conn.Port())
 	own := n.out.own.Local()
@@ -266,6 +267,7 @@ func (n *Node) watchHost(ctx context.Context) {
 			n.out.own.ForgetSTUN()
 			n.out.moved()
 			n.pool.LinkChanged()
+			n.seek.linkChanged()
 			n.tellReach()
 		}
 	})

@@ -125,6 +125,26 @@ func (s *state) reserveHandshakes(until time.Time) error {
 	return s.dir.Write(handshakesFile, []byte(until.UTC().Format(time.RFC3339Nano)+"\n"))
 }
 
+// read is a file of the folder; nil: there is none.
+func (s *state) read(name string) []byte {
+	if s.dir == nil {
+		return nil
+	}
+	data, err := s.dir.Read(name)
+	if err != nil {
+		return nil
+	}
+	return data
+}
+
+// write replaces a file of the folder.
+func (s *state) write(name string, data []byte) error {
+	if s.dir == nil {
+		return nil
+	}
+	return s.dir.Write(name, data)
+}
+
 func (s *state) close() {
 	if s.store != nil {
 		s.store.Close()

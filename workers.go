@@ -43,6 +43,10 @@ func (n *Node) openWorkers() error {
 	}
 	n.conn = conn
 	n.openOutside()
+	if err := n.openFinders(); err != nil {
+		conn.Close()
+		return err
+	}
 	if err := n.openTunnel(); err != nil {
 		conn.Close()
 		return err
@@ -53,6 +57,7 @@ func (n *Node) openWorkers() error {
 	n.lowers.Go(func() { _ = n.pool.Run(ctx) }) // ends with ctx only
 	n.lookAtHost()                              // first: servers see one of these addresses where nothing translates
 	n.runOutside(ctx, &n.lowers)
+	n.runFinders(ctx, &n.lowers)
 	n.lowers.Go(func() {
 		if err := n.tun.Run(ctx); err != nil {
 			n.stop(err)
@@ -162,7 +167,7 @@ func (n *Node) run() error {
 	n.wg.Go(func() { n.reconcileLoop(ctx) })
 	n.wg.Go(func() { n.reachLoop(ctx) })
 	n.wg.Go(func() { n.watchHost(ctx) })
-	n.wg.Go(func() { n.bootstrap(ctx) })
+	n.runMemberFinders(ctx)
 	n.publish(EventNodeReady, &n.applied.Load().Self, nil)
 	return nil
 }

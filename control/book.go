@@ -1,6 +1,7 @@
 package control
 
 import (
+	"cmp"
 	"net/netip"
 	"slices"
 	"time"
@@ -142,6 +143,24 @@ func (b *book) addrs(id identity.PeerID) []netip.AddrPort {
 		}
 	}
 	return all
+}
+
+// lately are up to n nodes with which a session came about, the last ones first.
+func (b *book) lately(n int) []identity.PeerID {
+	var known []*bookEntry
+	for _, e := range b.entries {
+		if e.LastSuccess > 0 {
+			known = append(known, e)
+		}
+	}
+	slices.SortFunc(known, func(x, y *bookEntry) int {
+		return cmp.Or(cmp.Compare(y.LastSuccess, x.LastSuccess), x.Node.Compare(y.Node))
+	})
+	var ids []identity.PeerID
+	for _, e := range known[:min(len(known), n)] {
+		ids = append(ids, e.Node)
+	}
+	return ids
 }
 
 // forget drops a node that is no member any more.

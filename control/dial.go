@@ -34,7 +34,7 @@ const dialEvery = 1500 * time.Millisecond
 
 // mayDial reports whether the next dial may begin. Called with mu held.
 func (m *Mesh) mayDial(now time.Time) bool {
-	return m.mode == ring.Full || !now.Before(m.topology.dialAt)
+	return m.mode == ring.Full || !now.Before(m.topology.dialAt) || len(m.sessions) == 0
 }
 
 // due takes the members that are to be dialled now.

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -18,7 +19,8 @@ import (
 )
 
 const (
-	maxAttempts  = 4 // answerers that are followed at once
+	maxAttempts  = 4  // answerers that are followed at once
+	maxFound     = 32 // found places that are asked at once; the newest take the place of the oldest
 	attemptFor   = 10 * time.Second
 	resolveFor   = 5 * time.Second
 	resolveAgain = 30 * time.Second
@@ -41,11 +43,12 @@ type Datagram struct {
 
 // Entrance is what a joiner needs to get in.
 type Entrance struct {
-	Logger    *slog.Logger // nil discards
-	Identity  *identity.Identity
-	Token     ledger.Token
-	Bootstrap []string // host:port to ask beside the token's hints
-	Store     *Store
+	Logger   *slog.Logger // nil discards
+	Identity *identity.Identity
+	Token    ledger.Token
+	Store    *Store
+	// Found brings places to ask beside the token's hints. nil: there are none.
+	Found <-chan datagram.Place
 
 	Resolve func(ctx context.Context, hostport string) ([]netip.AddrPort, error)
 	// Send sends a datagram to an address, or by the relay servers that lead to a node. It must not block.
@@ -68,6 +71,8 @@ type entering struct {
 	attempts map[identity.PeerID]Provisional
 	results  chan attempt
 	final    map[identity.PeerID]bool // whose refusal is the last word
+	hinted   map[datagram.Place]bool  // asked for as long as it takes
+	found    []datagram.Place         // others that are asked, at most maxFound, the oldest first
 }
 
 // attempt is how following one answerer went.
@@ -78,8 +83,8 @@ type attempt struct {
 	err   error
 }
 
-// Enter asks every hint of the token at once until a member lets us in, then makes the store that of its network. It
-// tries for ever, until ctx ends or a refusal is final.
+// Enter asks every hint of the token at once, and whoever is found, until a member lets us in, then makes the store that
+// of its network. It tries for ever, until ctx ends or a refusal is final.
 func Enter(ctx context.Context, in Entrance) error {
 	if in.Logger == nil {
 		in.Logger = slog.New(slog.DiscardHandler)
@@ -92,7 +97,7 @@ func Enter(ctx context.Context, in Entrance) error {
 		Entrance: in,
 		admit:    ledger.NewAdmit(in.Identity, in.Token.Network, in.Token.InviteID(), in.Token.Seed),
 		attempts: make(map[identity.PeerID]Provisional), results: make(chan attempt),
-		final: map[identity.PeerID]bool{in.Token.Author(): true},
+		final: map[identity.PeerID]bool{in.Token.Author(): true}, hinted: make(map[datagram.Place]bool),
 	}
 	content := join.Content{Admit: e.admit.Raw, Invite: in.Token.Invite.Marshal()}
 	for _, g := range in.Token.Grants {
@@ -105,14 +110,14 @@ func Enter(ctx context.Context, in Entrance) error {
 	if err := e.askRelays(); err != nil {
 		return err
 	}
-	found := make(chan datagram.Place)
+	resolved := make(chan datagram.Place)
 	for _, target := range e.targets() {
-		wg.Go(func() { e.resolve(ctx, target, found) })
+		wg.Go(func() { e.resolve(ctx, target, resolved) })
 	}
-	return e.loop(ctx, &wg, found)
+	return e.loop(ctx, &wg, resolved)
 }
 
-// targets are the addresses to ask, hints first. Whose refusal is final is noted.
+// targets are the addresses of the token's hints. Whose refusal is final is noted.
 func (e *entering) targets() []string {
 	var all []string
 	for _, h := range e.Token.Hints {
@@ -121,7 +126,7 @@ func (e *entering) targets() []string {
 			all = append(all, h.Addr)
 		}
 	}
-	return append(all, e.Bootstrap...)
+	return all
 }
 
 // askRelays asks the nodes that relay servers lead to.
@@ -131,15 +136,35 @@ func (e *entering) askRelays() error {
 			continue
 		}
 		e.UseRelay(h.Addr)
-		if err := e.asker.Ask(time.Now(), datagram.Place{Relay: h.Node}); err != nil {
+		if err := e.ask(datagram.Place{Relay: h.Node}); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
+// ask asks a place that the token leads to.
+func (e *entering) ask(to datagram.Place) error {
+	e.hinted[to] = true
+	e.found = slices.DeleteFunc(e.found, func(p datagram.Place) bool { return p == to })
+	return e.asker.Ask(time.Now(), to)
+}
+
+// askFound asks a place that was found, and leaves the one be that was found longest ago when there are too many.
+func (e *entering) askFound(to datagram.Place) error {
+	if e.hinted[to] || slices.Contains(e.found, to) {
+		return nil
+	}
+	if len(e.found) == maxFound {
+		e.asker.Forget(e.found[0])
+		e.found = slices.Delete(e.found, 0, 1)
+	}
+	e.found = append(e.found, to)
+	return e.asker.Ask(time.Now(), to)
+}
+
 // resolve finds the addresses of a name, and again from time to time: they may change.
-func (e *entering) resolve(ctx context.Context, target string, found chan<- datagram.Place) {
+func (e *entering) resolve(ctx context.Context, target string, resolved chan<- datagram.Place) {
 	for {
 		lookup, cancel := context.WithTimeout(ctx, resolveFor)
 		addrs, err := e.Resolve(lookup, target)
@@ -149,7 +174,7 @@ func (e *entering) resolve(ctx context.Context, target string, found chan<- data
 		}
 		for _, a := range addrs {
 			select {
-			case found <- datagram.Place{Addr: a}:
+			case resolved <- datagram.Place{Addr: a}:
 			case <-ctx.Done():
 				return
 			}
@@ -164,7 +189,7 @@ func (e *entering) resolve(ctx context.Context, target string, found chan<- data
 	}
 }
 
-func (e *entering) loop(ctx context.Context, wg *sync.WaitGroup, found <-chan datagram.Place) error {
+func (e *entering) loop(ctx context.Context, wg *sync.WaitGroup, resolved <-chan datagram.Place) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -172,8 +197,12 @@ func (e *entering) loop(ctx context.Context, wg *sync.WaitGroup, found <-chan da
 		case <-ctx.Done():
 			e.giveUp(identity.PeerID{})
 			return ctx.Err()
-		case a := <-found:
-			if err := e.asker.Ask(time.Now(), a); err != nil {
+		case p := <-resolved:
+			if err := e.ask(p); err != nil {
+				return err
+			}
+		case p := <-e.Found:
+			if err := e.askFound(p); err != nil {
 				return err
 			}
 		case p := <-e.Packets:

@@ -22,6 +22,8 @@ const (
 	fullFor = 10 * time.Minute
 	// lookAgain is how often the ring is asked again while somebody is shunned.
 	lookAgain = 30 * time.Second
+	// anyBefore is how many of those who were reached last are dialled too, by a node without any session.
+	anyBefore = 16
 	// lookEvery is how often at most members are looked at in a larger network.
 	lookEvery = 250 * time.Millisecond
 	// surplusAfter is how old a session is before it may be one too many, and surplusEvery how often one of those ends.
@@ -73,9 +75,25 @@ func (m *Mesh) arrange(now time.Time) {
 		t.wanted[id] = true
 		m.lineUp(id)
 	}
+	if !m.anySession() {
+		for _, id := range m.book.lately(anyBefore) {
+			t.wanted[id] = true
+			m.lineUp(id)
+		}
+	}
 	if len(m.surplus(now)) > 0 {
 		t.endAt = now.Add(surplusEvery)
 	}
+}
+
+// anySession reports whether a session is established. Called with mu held.
+func (m *Mesh) anySession() bool {
+	for _, s := range m.sessions {
+		if s.done {
+			return true
+		}
+	}
+	return false
 }
 
 // memberChange reports whether to look at who is a member: the ledger has something new, or a time came. Where many

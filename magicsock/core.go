@@ -253,8 +253,10 @@ func (c *core) found(now time.Time, id identity.PeerID, by way, ahead time.Durat
 		return
 	}
 	c.setHours(p, ahead)
-	if path := c.addPath(p, by); path != nil && !path.confirmed() {
-		path.anew()
+	if path := c.addPath(p, by); path != nil {
+		if path.told = now; !path.confirmed() {
+			path.anew()
+		}
 	}
 	p.usedAt, p.wantedAt = now, time.Time{} // look for it anew, quickly
 	c.schedule(now, p)

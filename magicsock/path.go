@@ -29,7 +29,7 @@ type path struct {
 	way
 	via   identity.PeerID // of a way by a member that relays: that member
 	named bool            // the peer's reach or the address book lists it; the relay leg and sessions stand here too
-	told  time.Time       // the peer named it in a signal then, or pinged from there
+	told  time.Time       // the peer named it in a signal then, pinged from there, or answered an Intro there
 	vouch bool            // reached by Intro and Welcome, or by a relay server: may carry data before its first pong
 	local udp.Source      // where the last pong arrived: packets leave from there
 

@@ -29,7 +29,7 @@ const (
 var settledByParent = []string{"config", "detach", "join", "ready-fd", "state"}
 
 // paths are flags whose values are files.
-var paths = []string{"socket", "relay-ca", "relay-tls-cert", "relay-tls-key"}
+var paths = []string{"socket", "bootstrap-file", "relay-ca", "relay-tls-cert", "relay-tls-key"}
 
 // detach runs the same command in the background and waits until it is ready or has failed. Its output goes to the
 // log in the state folder; the token goes through a pipe.

@@ -20,7 +20,7 @@ type upFlags struct {
 	mtu            int
 	port           uint16
 	advertise      []string
-	bootstrap      []string
+	find           findFlags
 	socks5         string
 	httpProxy      string
 	forwardInbound bool
@@ -52,6 +52,7 @@ Once it is ready it writes one line to stderr: ready: NAME IPV4 IPV6 (tun INTERF
 		Example: `  sudo meshnet up --hostname alice --network home
   sudo meshnet up --join @token --detach
   ssh alice meshnet invite | meshnet up --join - --userspace
+  sudo meshnet up --join @token --bootstrap bob.example.org:41820
   sudo meshnet up --relay --relay-public relay.example.org:9000
   sudo meshnet up --relay-server https://relay.example.org:9000#sha256=HEX`,
 		Args: exactly(0),
@@ -67,7 +68,7 @@ Once it is ready it writes one line to stderr: ready: NAME IPV4 IPV6 (tun INTERF
 	f.IntVar(&u.mtu, "mtu", defaultMTU, "largest packet inside the network, in `bytes`")
 	f.Uint16Var(&u.port, "port", defaultPort, "UDP `port`; 0: a free one")
 	f.StringSliceVar(&u.advertise, "advertise", nil, "`host:port` where others reach this node; may be repeated")
-	f.StringSliceVar(&u.bootstrap, "bootstrap", nil, "`host:port` of a node to try first; may be repeated")
+	u.find.add(f)
 	f.StringVar(&u.socks5, "socks5", "", "`address` of the SOCKS5 proxy (default: "+defaultSOCKS+" in userspace mode, else none)")
 	f.StringVar(&u.httpProxy, "http-proxy", "", "`address` of the HTTP proxy (default: "+defaultHTTP+" in userspace mode, else none)")
 	f.BoolVar(&u.forwardInbound, "forward-inbound", true, "in userspace mode, forward connections from members to 127.0.0.1")

@@ -44,7 +44,6 @@ func (u upFlags) config(given func(string) bool, root bool, lookUp func(host str
 		MTU:            u.mtu,
 		Port:           u.port,
 		PortFixed:      given("port"),
-		Bootstrap:      u.bootstrap,
 		ForwardInbound: u.forwardInbound,
 		Metrics:        u.metrics,
 	}
@@ -58,6 +57,7 @@ func (u upFlags) config(given func(string) bool, root bool, lookUp func(host str
 	if err := u.paths.config(&c, given); err != nil {
 		return c, err
 	}
+	u.find.config(&c)
 	u.tunConfig(&c, given)
 	u.proxyConfig(&c, given, root)
 	c.Advertise, err = resolve(u.advertise, lookUp)
@@ -83,9 +83,11 @@ func (u upFlags) check(given func(string) bool) error {
 	if err := u.paths.check(given); err != nil {
 		return err
 	}
+	if err := u.find.check(given); err != nil {
+		return err
+	}
 	return checkHostPorts([]hostPorts{
 		{"advertise", u.advertise, false},
-		{"bootstrap", u.bootstrap, false},
 		{"socks5", nonEmpty(u.socks5), true},
 		{"http-proxy", nonEmpty(u.httpProxy), true},
 		{"metrics", nonEmpty(u.metrics), true},

@@ -53,7 +53,7 @@ func upFlagsOf(cmd *cobra.Command) func() upFlags {
 		u.mtu, _ = f.GetInt("mtu")
 		u.port, _ = f.GetUint16("port")
 		u.advertise, _ = f.GetStringSlice("advertise")
-		u.bootstrap, _ = f.GetStringSlice("bootstrap")
+		u.find = findFlagsOf(f)
 		u.socks5, _ = f.GetString("socks5")
 		u.httpProxy, _ = f.GetString("http-proxy")
 		u.forwardInbound, _ = f.GetBool("forward-inbound")
@@ -61,6 +61,18 @@ func upFlagsOf(cmd *cobra.Command) func() upFlags {
 		u.paths = pathFlagsOf(f)
 		return u
 	}
+}
+
+// upFlagsOf's part about finding members.
+func findFlagsOf(f *pflag.FlagSet) findFlags {
+	var u findFlags
+	u.bootstrap, _ = f.GetStringSlice("bootstrap")
+	u.bootstrapFile, _ = f.GetString("bootstrap-file")
+	u.bootstrapDNS, _ = f.GetString("bootstrap-dns")
+	u.mdns, _ = f.GetBool("mdns")
+	u.dht, _ = f.GetBool("dht")
+	u.dhtBootstrap, _ = f.GetStringSlice("dht-bootstrap")
+	return u
 }
 
 // upFlagsOf's part about paths.
@@ -84,7 +96,7 @@ func TestUpConfig(t *testing.T) {
 	// base is what no flags mean for somebody without root.
 	base := meshnet.Config{
 		TUN: meshnet.TUNTry, MTU: 1280, Port: 41820, SOCKS5: "127.0.0.1:1080", HTTPProxy: "127.0.0.1:1081", ForwardInbound: true,
-		PortMap: true, MemberRelay: meshnet.MemberRelayAuto, MemberRelayRate: 2_500_000,
+		MDNS: true, PortMap: true, MemberRelay: meshnet.MemberRelayAuto, MemberRelayRate: 2_500_000,
 	}
 	for _, tt := range []struct {
 		args string
@@ -109,6 +121,11 @@ func TestUpConfig(t *testing.T) {
 		{"--cidr 10.9.16.0/20", true, func(c *meshnet.Config) { c.Prefix4 = netip.MustParsePrefix("10.9.16.0/20") }},
 		{"--forward-inbound=false", false, func(c *meshnet.Config) { c.ForwardInbound = false }},
 		{"--bootstrap a:1 --bootstrap [::1]:2,c:3", true, func(c *meshnet.Config) { c.Bootstrap = []string{"a:1", "[::1]:2", "c:3"} }},
+		{"--bootstrap-file peers --bootstrap-dns example.org --mdns=false", true, func(c *meshnet.Config) {
+			c.BootstrapFile, c.BootstrapDNS, c.MDNS = "peers", "example.org", false
+		}},
+		{"--dht", true, func(c *meshnet.Config) { c.DHT = true }},
+		{"--dht --dht-bootstrap a:1,[::1]:2", true, func(c *meshnet.Config) { c.DHT, c.DHTBootstrap = true, []string{"a:1", "[::1]:2"} }},
 		{"--advertise 192.0.2.1:5 --advertise named.example:6", true, func(c *meshnet.Config) {
 			c.Advertise = []netip.AddrPort{
 				netip.MustParseAddrPort("192.0.2.1:5"), netip.MustParseAddrPort("192.0.2.7:6"),
@@ -147,7 +164,7 @@ func TestUpConfig(t *testing.T) {
 		}
 		want := base
 		tt.want(&want)
-		for _, l := range []*[]string{&got.Bootstrap, &got.STUN, &got.RelayServers} {
+		for _, l := range []*[]string{&got.Bootstrap, &got.DHTBootstrap, &got.STUN, &got.RelayServers} {
 			if len(*l) == 0 {
 				*l = nil
 			}
