@@ -35,6 +35,7 @@ type bookEntry struct {
 	backoff time.Duration
 	next    time.Time // no dial before
 	full    time.Time // it has no room for a session until then
+	shun    time.Time // the ring looks for somebody else until then
 	place   int       // in the book's queue, from 1; 0: not in it
 }
 
@@ -90,7 +91,7 @@ func (b *book) dialed(now time.Time, id identity.PeerID, ok bool, jitter float64
 	b.changed = true
 	defer b.queue.moved(e)
 	if ok {
-		e.Failed, e.backoff, e.next, e.LastSuccess = 0, 0, time.Time{}, unixSeconds(now)
+		e.Failed, e.backoff, e.next, e.shun, e.LastSuccess = 0, 0, time.Time{}, time.Time{}, unixSeconds(now)
 		return
 	}
 	e.Failed++
@@ -100,12 +101,15 @@ func (b *book) dialed(now time.Time, id identity.PeerID, ok bool, jitter float64
 		e.backoff = min(time.Duration(float64(e.backoff)*backoffTimes), maxBackoff)
 	}
 	e.next = now.Add(e.backoff + time.Duration(float64(e.backoff)*jitter/5))
+	if e.Failed >= shunAfter {
+		e.shun = e.next.Add(time.Duration((0.5 + jitter) * float64(shunFor)))
+	}
 }
 
 // nudge ends the backoff of a node that the book knows: something was heard of it.
 func (b *book) nudge(id identity.PeerID) {
 	if e := b.entries[id]; e != nil {
-		e.backoff, e.next = 0, time.Time{}
+		e.backoff, e.next, e.shun = 0, time.Time{}, time.Time{}
 		b.queue.moved(e)
 	}
 }

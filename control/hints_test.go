@@ -320,3 +320,23 @@ func TestCounters(t *testing.T) {
 		t.Errorf("a URL of nothing: %v", err)
 	}
 }
+
+// TestAddressed: an Intro goes only to addresses that somebody can be at.
+func TestAddressed(t *testing.T) {
+	m := newCrowd(t, 2).mesh(t, nothing)
+	good := []string{"203.0.113.7:1", "192.168.1.2:41820", "[2001:db8::1]:7", "127.0.0.1:7"}
+	bad := []string{
+		"0.0.0.0:1", "0.1.2.3:1", "203.0.113.7:0", "224.0.0.1:7", "240.0.0.1:7", "255.255.255.255:7", "[::]:7", "[ff02::1]:7",
+		netip.AddrPortFrom(m.network.Prefix4.Addr().Next(), 7).String(), netip.AddrPortFrom(m.network.Prefix6.Addr().Next(), 7).String(),
+	}
+	all := append(addrPorts(good...), addrPorts(bad...)...)
+	got := m.addressed(append(all, netip.AddrPort{}))
+	if len(got) != len(good) {
+		t.Fatalf("%v", got)
+	}
+	for i, p := range got {
+		if p.Addr.String() != good[i] {
+			t.Errorf("%v, want %s", p.Addr, good[i])
+		}
+	}
+}

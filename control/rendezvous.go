@@ -255,7 +255,7 @@ func (m *Mesh) found(a *join.Answer) {
 
 // introduce sends Intros to a member that does not answer otherwise, wherever it may be, at most once in introduceEvery.
 func (m *Mesh) introduce(p *netmap.Peer) {
-	now, places := m.wall(), addressed(p.Endpoints)
+	now, places := m.wall(), m.addressed(p.Endpoints)
 	if relayed(p) {
 		places = append(places, datagram.Place{Relay: p.ID})
 	}
@@ -275,15 +275,21 @@ func (m *Mesh) introduce(p *netmap.Peer) {
 // Introduce asks whoever is at the addresses, for a few seconds, to tell who it is. EventFound follows.
 func (m *Mesh) Introduce(addrs []netip.AddrPort) {
 	select {
-	case m.introductions <- addressed(addrs):
+	case m.introductions <- m.addressed(addrs):
 	default: // enough are under way
 	}
 }
 
-func addressed(addrs []netip.AddrPort) []datagram.Place {
+// addressed are the addresses that somebody can be at: others name them.
+func (m *Mesh) addressed(addrs []netip.AddrPort) []datagram.Place {
 	places := make([]datagram.Place, 0, len(addrs)+1)
 	for _, a := range addrs {
-		places = append(places, datagram.Place{Addr: a})
+		ip := a.Addr().Unmap()
+		inside := m.network.Prefix4.Contains(ip) || m.network.Prefix6.Contains(ip)
+		nowhere := ip.IsUnspecified() || ip.IsMulticast() || ip.Is4() && (ip.As4()[0] == 0 || ip.As4()[0] >= 240)
+		if a.IsValid() && a.Port() != 0 && !inside && !nowhere {
+			places = append(places, datagram.Place{Addr: a})
+		}
 	}
 	return places
 }

@@ -14,14 +14,12 @@ import (
 // ring). Data is a full mesh always.
 
 const (
-	// shunAfter failed dials in a row make the ring look for somebody else, for shunFor beyond the backoff. Then the
-	// member is tried again: two halves of a network would not find each other otherwise.
+	// shunAfter failed dials in a row make the ring look for somebody else, for shunFor beyond the backoff, by half more or
+	// less. Then the member is tried again: two halves of a network would not find each other otherwise.
 	shunAfter = 2
-	shunFor   = 5 * time.Minute
+	shunFor   = 2 * time.Minute
 	// fullFor is how long somebody is left alone who has no room for a session.
 	fullFor = 10 * time.Minute
-	// lookAgain is how often the ring is asked again while somebody is shunned.
-	lookAgain = 30 * time.Second
 	// anyBefore is how many of those who were reached last are dialled too, by a node without any session.
 	anyBefore = 16
 	// lookEvery is how often at most members are looked at in a larger network.
@@ -70,7 +68,10 @@ func (m *Mesh) arrange(now time.Time) {
 	}
 	self := m.self.ID()
 	reachable := func(id identity.PeerID) bool { return m.mayReach(now, id) }
-	t.wanted = make(map[identity.PeerID]bool)
+	if t.wanted == nil {
+		t.wanted = make(map[identity.PeerID]bool)
+	}
+	clear(t.wanted)
 	for _, id := range t.ring.Wanted(m.mode, self, reachable) {
 		t.wanted[id] = true
 		m.lineUp(id)
@@ -160,11 +161,11 @@ func (m *Mesh) mayReach(now time.Time, id identity.PeerID) bool {
 	case now.Before(e.full):
 		m.lookAgainBy(e.full)
 		return false
-	case e.Failed < shunAfter || e.next.IsZero() || !now.Before(e.next.Add(shunFor)):
-		return true
+	case now.Before(e.shun):
+		m.lookAgainBy(e.shun)
+		return false
 	}
-	m.lookAgainBy(now.Add(lookAgain))
-	return false
+	return true
 }
 
 func (m *Mesh) lookAgainBy(at time.Time) {
@@ -176,7 +177,7 @@ func (m *Mesh) lookAgainBy(at time.Time) {
 // surplus are the sessions that this node dialled and that neither end wants. Called with mu held.
 func (m *Mesh) surplus(now time.Time) []identity.PeerID {
 	t := &m.topology
-	if m.mode == ring.Full {
+	if m.mode == ring.Full || len(m.sessions) == 0 {
 		return nil
 	}
 	var ours []identity.PeerID
