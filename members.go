@@ -48,6 +48,7 @@ func (n *Node) Invite(ctx context.Context, o InviteOptions) (Invitation, error) 
 		expires = 0
 	}
 	n.awaitHome(ctx)
+	n.tellReach() // what was just learnt is not told yet
 	token, err := n.mesh.NewInvite(o.Tags, expires, o.Uses)
 	if err != nil {
 		return Invitation{}, adminError("invite", err)

@@ -44,7 +44,7 @@ func TestPromtool(t *testing.T) {
 	if err != nil {
 		t.Skip("promtool is not there")
 	}
-	text, err := Append(nil, everything()[:2])
+	text, err := Append(nil, everything()[1:2]) // it wants help texts
 	if err != nil {
 		t.Fatal(err)
 	}
