@@ -32,9 +32,17 @@ func (m *Mesh) dialRoom() int {
 // everybody starts at once.
 const dialEvery = 1500 * time.Millisecond
 
+// dialGap is how long after a dial the next one begins: soon, while nobody is there. Called with mu held.
+func (m *Mesh) dialGap() time.Duration {
+	if len(m.sessions) == 0 {
+		return dialEvery / 5
+	}
+	return dialEvery/2 + time.Duration(m.rng.Int64N(int64(dialEvery)))
+}
+
 // mayDial reports whether the next dial may begin. Called with mu held.
 func (m *Mesh) mayDial(now time.Time) bool {
-	return m.mode == ring.Full || !now.Before(m.topology.dialAt) || len(m.sessions) == 0
+	return m.mode == ring.Full || !now.Before(m.topology.dialAt)
 }
 
 // due takes the members that are to be dialled now.
@@ -68,7 +76,7 @@ func (m *Mesh) takeDue(take func(identity.PeerID) bool) {
 		if m.sessions[id] != nil || m.dialing[id] || !m.wants(id) {
 			continue // lined up again when that ends, or when it is wanted
 		}
-		m.topology.dialAt = now.Add(dialEvery/2 + time.Duration(m.rng.Int64N(int64(dialEvery))))
+		m.topology.dialAt = now.Add(m.dialGap())
 		if m.dialing[id] = take(id); !m.dialing[id] {
 			delete(m.dialing, id)
 			m.topology.later = append(m.topology.later, id)

@@ -100,7 +100,7 @@ func (m *Mesh) rest() time.Duration {
 		}
 	}
 	if t, any := m.book.nextDial(); any && m.dialRoom() > 0 {
-		if t.Before(m.topology.dialAt) && m.mode == ring.Ringed && len(m.sessions) > 0 {
+		if t.Before(m.topology.dialAt) && m.mode == ring.Ringed {
 			t = m.topology.dialAt
 		}
 		sooner(t)

@@ -21,7 +21,7 @@ const (
 	// fullFor is how long somebody is left alone who has no room for a session.
 	fullFor = 10 * time.Minute
 	// anyBefore is how many of those who were reached last are dialled too, by a node without any session.
-	anyBefore = 16
+	anyBefore = 8
 	// lookEvery is how often at most members are looked at in a larger network.
 	lookEvery = 250 * time.Millisecond
 	// surplusAfter is how old a session is before it may be one too many, and surplusEvery how often one of those ends.
